@@ -1,0 +1,76 @@
+# Everything a reader or a developer starts by hand. `make help` lists it.
+
+PYTHON ?= python3
+SPNB_SCALE ?= ci
+export SPNB_SCALE
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# A user's own Python settings must not leak into the project's environment.
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV
+export PYTHONNOUSERSITE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# The stamp's name holds what the environment depends on, so that a checkout that only
+# touches file times costs nothing, and a changed lock or a moved folder is noticed.
+FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | tr ' ' '-')
+STAMP := $(VENV)/spnb-$(FINGERPRINT).stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help tour test lab notebooks lint lock clean setup
+
+help:  ## list these commands
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
+
+tour: $(STAMP)  ## a two-minute tour in the terminal
+	$(BIN)/python -m spnb tour
+
+test: $(STAMP)  ## all tests and all notebooks, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+
+lab: $(STAMP)  ## JupyterLab on the first notebook
+	SPNB_SCALE=$${SPNB_LAB_SCALE:-laptop} $(BIN)/jupyter lab --ip=127.0.0.1 tutorials/00_start_here.ipynb
+
+notebooks: $(STAMP)  ## write the notebooks anew from tutorials/sources
+	$(BIN)/python tutorials/build.py
+
+lint: $(STAMP)  ## ruff, its formatter in check mode, and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The lock is the same wherever it is made: no index, no local path, no local version label
+# (torch's "+cpu"), and none of the CUDA packages that torch itself pins on Linux.
+# The second constraint keeps Debian's Python 3.11.2 in: newer releases want 3.11.5.
+LOCK_CONSTRAINTS := 'torch==2.13.0' 'soupsieve<3.0.2'
+lock: $(STAMP)  ## resolve the dependencies anew, into requirements.lock (use Python 3.11)
+	$(BIN)/python -m pip install --quiet 'pip-tools>=7.4'
+	mkdir -p build && printf '%s\n' $(LOCK_CONSTRAINTS) > build/constraints.txt
+	$(BIN)/python -m piptools compile --quiet --upgrade --strip-extras --allow-unsafe \
+	  --no-header --no-annotate --no-emit-options --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --extra lab --extra test --constraint build/constraints.txt \
+	  --output-file build/requirements.txt pyproject.toml
+	{ echo "# Every package, pinned, for Python 3.11: 'make lock' writes this file anew."; \
+	  echo "# On Linux torch brings its own, exactly pinned CUDA packages: they are not listed here."; \
+	  sed -E -e 's/\+(cpu|cu[0-9]+)//' -e '/^(#|$$)/d' -e '/^(nvidia-|cuda-|triton)/d' \
+	    build/requirements.txt; } > requirements.lock
+
+clean:  ## remove the environment and everything that was built
+	rm -rf $(VENV) build dist out htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +
+
+setup: $(STAMP)  ## only make the environment
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "spnb needs Python 3.11 or newer as '$(PYTHON)': install one, or name it by 'make PYTHON=/path/to/python ...'." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "Python cannot make a virtual environment here: on Debian or Ubuntu install it by 'apt-get install python3-venv'." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Making the environment in $(VENV) (a few minutes the first time) ..."
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	@rm -f $(VENV)/spnb-*.stamp
+	@touch $@

@@ -1,0 +1,104 @@
+"""spnb: parallel Bayesian deep learning from a notebook.
+
+Weight samples are shared between processes (sampling parallelism, arXiv 2604.04736), rows of the
+batch are (data parallelism), or both; every layout computes the same training run.
+
+Names are imported when they are first used, so that a worker process starts quickly.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from spnb.maths import likelihoods, priors, scores
+    from spnb.maths.models import BayesianModel
+    from spnb.maths.objectives import (
+        ELBO,
+        AlphaDivergence,
+        EnergyScore,
+        GaussianMoments,
+        Objective,
+        PlainAveraging,
+        PredictiveNLL,
+    )
+    from spnb.maths.posteriors import MeanField, Posterior
+    from spnb.parallel.keyed import Key
+    from spnb.parallel.layout import Layout
+    from spnb.parallel.pool import WorkerDied, WorkerPool, share
+    from spnb.run.history import History
+    from spnb.run.predict import predict, score
+    from spnb.run.training import Fitted, fit, gradients
+
+#: where each public name lives
+_HOMES = {
+    "likelihoods": "spnb.maths.likelihoods",
+    "priors": "spnb.maths.priors",
+    "scores": "spnb.maths.scores",
+    "BayesianModel": "spnb.maths.models",
+    "ELBO": "spnb.maths.objectives",
+    "AlphaDivergence": "spnb.maths.objectives",
+    "EnergyScore": "spnb.maths.objectives",
+    "GaussianMoments": "spnb.maths.objectives",
+    "Objective": "spnb.maths.objectives",
+    "PlainAveraging": "spnb.maths.objectives",
+    "PredictiveNLL": "spnb.maths.objectives",
+    "MeanField": "spnb.maths.posteriors",
+    "Posterior": "spnb.maths.posteriors",
+    "Key": "spnb.parallel.keyed",
+    "Layout": "spnb.parallel.layout",
+    "WorkerDied": "spnb.parallel.pool",
+    "WorkerPool": "spnb.parallel.pool",
+    "share": "spnb.parallel.pool",
+    "History": "spnb.run.history",
+    "predict": "spnb.run.predict",
+    "score": "spnb.run.predict",
+    "Fitted": "spnb.run.training",
+    "fit": "spnb.run.training",
+    "gradients": "spnb.run.training",
+}
+
+__all__ = [
+    "AlphaDivergence",
+    "BayesianModel",
+    "ELBO",
+    "EnergyScore",
+    "Fitted",
+    "GaussianMoments",
+    "History",
+    "Key",
+    "Layout",
+    "MeanField",
+    "Objective",
+    "PlainAveraging",
+    "Posterior",
+    "PredictiveNLL",
+    "WorkerDied",
+    "WorkerPool",
+    "fit",
+    "gradients",
+    "likelihoods",
+    "predict",
+    "priors",
+    "score",
+    "scores",
+    "share",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'spnb' has no attribute '{name}'")
+    module = import_module(_HOMES[name])
+    value = getattr(module, name, module)  # a public module stands for itself
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,4 @@
+"""Maths floor: priors, likelihoods, models, posteriors, objectives, scores.
+
+Nothing here knows of processes, widgets or figures.
+"""

@@ -1,0 +1,185 @@
+"""Collectives: the one place where ranks speak to each other, counted.
+
+A `Communicator` knows the layout, has a process group for each axis, and counts the calls, bytes
+and seconds of everything it sends. In a single process it exists as well and sends nothing, so
+the code above it needs no special case.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from spnb.parallel import devices
+from spnb.parallel.layout import Axis, Layout
+
+T = TypeVar("T")
+
+#: groups along the axes, by layout, of the default group that they were made in
+_groups: dict[tuple[Any, Layout], dict[Axis, Any]] = {}
+
+
+@dataclass
+class Traffic:
+    """What one rank sent: number of calls, bytes handed over, seconds spent waiting."""
+
+    calls: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def world() -> tuple[int, int]:
+    """This process' rank and the world size, (0, 1) for a process by itself.
+
+    Under ``python -m torch.distributed.run`` the default process group is made here, if the
+    program has not done so itself.
+    """
+    if not dist.is_available():
+        return 0, 1
+    if not dist.is_initialized():
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
+            return 0, 1
+        _, backend = local_device()
+        dist.init_process_group(backend)
+        atexit.register(_leave)
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def local_device() -> tuple[torch.device, str]:
+    """Device and backend of this process, from its place on its host."""
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    return devices.choose(local_rank, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+@dataclass
+class Communicator:
+    """The ranks of a layout, able to sum and to gather.
+
+    Args:
+        layout: None for a process by itself, even where there are others.
+
+    Raises:
+        ValueError: the layout does not fit the world size.
+    """
+
+    layout: Layout
+    rank: int = 0
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+
+    @classmethod
+    def join(cls, layout: Layout | None) -> Communicator:
+        """The communicator of a layout, resolved and checked against the world."""
+        if layout is None:
+            return cls(Layout())
+        if not isinstance(layout, Layout):
+            raise TypeError(f"layout is a {type(layout).__name__}; give a spnb.Layout or None.")
+        rank, world_size = world()
+        return cls(layout.resolve(world_size), rank)
+
+    @property
+    def size(self) -> int:
+        """Number of ranks."""
+        return self.layout.size
+
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes that this rank has handed to collectives so far."""
+        return sum(record.bytes for record in self.traffic.values())
+
+    def coordinate(self, axis: Axis) -> int:
+        """Where this rank stands along an axis."""
+        return self.layout.coordinate(self.rank, axis)
+
+    def sum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all ranks."""
+        if self.size > 1:
+            with self._counted("all_reduce", tensor):
+                dist.all_reduce(tensor)
+
+    def gather(self, tensor: Tensor, axis: Axis, dim: int, sizes: Sequence[int]) -> Tensor:
+        """Join the parts of a tensor that the ranks along an axis hold.
+
+        Args:
+            tensor: this rank's part.
+            axis: the axis along which it is spread.
+            dim: dimension of the tensor along which it is cut.
+            sizes: length of each part along this dimension; they may differ, or be zero.
+
+        Returns:
+            The whole tensor, on every rank; without a gradient.
+        """
+        if len(sizes) == 1:
+            return tensor
+        parts = tensor.movedim(dim, 0)
+        longest = max(sizes)
+        padded = parts.new_zeros(longest, *parts.shape[1:])
+        padded[: len(parts)] = parts
+        received = [torch.empty_like(padded) for _ in sizes]
+        with self._counted("all_gather", padded):
+            dist.all_gather(received, padded, group=self._group(axis))
+        whole = torch.cat([part[:n] for part, n in zip(received, sizes, strict=True)])
+        return whole.movedim(0, dim)
+
+    def copy_from_first(self, tensor: Tensor) -> None:
+        """Replace a tensor by rank 0's."""
+        if self.size > 1:
+            with self._counted("broadcast", tensor):
+                dist.broadcast(tensor, src=0)
+
+    def tell(self, value: T, source: int) -> T:
+        """An object of one rank, on every rank. For rare messages; it is pickled."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=source)
+        return box[0]
+
+    def _group(self, axis: Axis) -> Any:
+        """The process group of this rank along an axis; made once, by all ranks together."""
+        if len(self.layout.ranks(self.rank, axis)) == self.size:
+            return dist.group.WORLD
+        key = (dist.group.WORLD, self.layout)
+        if key not in _groups:
+            for stale in [k for k in _groups if k[0] is not dist.group.WORLD]:
+                del _groups[stale]
+            _groups[key] = {
+                a: dist.new_subgroups_by_enumeration(
+                    sorted({self.layout.ranks(r, a) for r in range(self.size)})
+                )[0]
+                for a in ("sample", "data")
+            }
+        return _groups[key][axis]
+
+    def _counted(self, name: str, tensor: Tensor) -> _Stopwatch:
+        return _Stopwatch(self.traffic.setdefault(name, Traffic()), tensor)
+
+
+@dataclass
+class _Stopwatch:
+    """Adds one call to a record of the traffic."""
+
+    record: Traffic
+    tensor: Tensor
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        if self.tensor.is_cuda:  # the call has only been queued: wait for it
+            torch.cuda.synchronize(self.tensor.device)
+        self.record.calls += 1
+        self.record.bytes += self.tensor.nbytes
+        self.record.seconds += time.perf_counter() - self.start

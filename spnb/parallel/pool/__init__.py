@@ -1,0 +1,41 @@
+"""The worker pool: live processes behind a notebook, one a rank.
+
+A worker process imports this package too, before it has loaded torch, so the names below are
+looked up only when they are asked for.
+
+| module | holds |
+|---|---|
+| `pool` | `WorkerPool`, what a notebook sees |
+| `call` | one `run`: waiting for all ranks, interrupts, failures |
+| `process`, `worker` | a worker process, seen from the notebook and from inside |
+| `channel`, `pickling`, `memory` | how messages, objects and large memory travel |
+| `rendezvous`, `wake` | how ranks find each other, and how a waiting one is woken |
+| `output`, `failure`, `culprit`, `view` | what the reader gets to see |
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spnb.parallel.pool.failure import WorkerDied, WorkerError
+    from spnb.parallel.pool.memory import share
+    from spnb.parallel.pool.pool import WorkerPool
+    from spnb.parallel.pool.process import RankStatus
+
+__all__ = ["RankStatus", "WorkerDied", "WorkerError", "WorkerPool", "share"]
+
+_HOME = {
+    "RankStatus": "process",
+    "WorkerDied": "failure",
+    "WorkerError": "failure",
+    "WorkerPool": "pool",
+    "share": "memory",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,278 @@
+"""One run of a function on all ranks: waiting, showing, interrupting, and finding the cause.
+
+Everything happens in the thread that called `run`: a background thread would print into the wrong
+cell. While it waits, the stop button's signal is only counted, and acted on step by step:
+
+| after | a rank that has not stopped |
+|---|---|
+| 0 s | is interrupted: `KeyboardInterrupt` in its function |
+| 1 s (at once if another rank failed) | is woken from the collective that it waits in |
+| 4 s | is killed; the next run starts it anew |
+
+Another press of the button takes the next step at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from spnb.parallel.pool.channel import Payload
+from spnb.parallel.pool.failure import Failure, WorkerDied, obituary, rebuild
+from spnb.parallel.pool.output import RankOutput
+from spnb.parallel.pool.process import WorkerProcess
+from spnb.parallel.progress import Panel
+
+WAKE_AFTER = 1.0
+KILL_AFTER = 4.0
+TICK = 0.05
+
+SAME_TIME = 0.5
+"""A death is seen a little later than the failures that it causes on other ranks."""
+
+
+class Call:
+    """One run, from the message to the workers until each of them has answered.
+
+    Attributes:
+        results: The packed results by rank.
+        intact: Whether the process groups can be used for another run.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        processes: list[WorkerProcess],
+        outputs: list[RankOutput],
+        store_port: int,
+        silence: float | None,
+    ) -> None:
+        self.results: dict[int, Payload] = {}
+        self.intact = True
+        self._number = number
+        self._processes = processes
+        self._outputs = outputs
+        self._wake = (store_port, [process.pid for process in processes])
+        self._silence = silence
+        self._panel = Panel(len(processes))
+        self._waiting = set(range(len(processes)))
+        self._failures: dict[int, tuple[float, Failure]] = {}
+        self._dead: dict[int, tuple[float, str]] = {}
+        self._presses = 0
+        self._pressed_at = float("inf")
+        self._plan: list[tuple[float, str]] = []
+        self._heard = [time.monotonic()] * len(processes)
+        self._asked_at: float | None = None
+        self._stacks: dict[int, str] = {}
+
+    def interrupt(self) -> None:
+        """Stop the run (callable from a signal handler or another thread)."""
+        self._presses += 1
+
+    def start(self, message: dict[str, Any], payload: Payload) -> None:
+        """Send the function to all ranks."""
+        for process in self._processes:
+            sources = {k: v for k, v in message["sources"].items() if k not in process.sent_sources}
+            process.sent_sources.update(sources)
+            mine = {**message, "sources": sources, "ranks": self._wake[1], "payload": payload}
+            with contextlib.suppress(OSError):  # its death is noticed when its end of file is
+                process.channel.send("run", self._number, mine, descriptors=payload.descriptors)
+            if process.state == "idle":
+                process.state = "running"
+
+    def wait(self) -> None:
+        """Wait until every rank has answered or died, and show what they print."""
+        poll = select.poll()
+        places: dict[int, tuple[str, int]] = {}
+        for rank, process in enumerate(self._processes):
+            places[process.channel.fileno()] = ("channel", rank)
+            places[process.output] = ("output", rank)
+        for descriptor in places:
+            poll.register(descriptor, select.POLLIN)
+        pressed = 0
+        while self._waiting:
+            for descriptor, _ in poll.poll(TICK * 1000):
+                what, rank = places[descriptor]
+                if what == "output":
+                    self._heard[rank] = time.monotonic()
+                    alive = self._outputs[rank].read(descriptor)
+                else:
+                    alive = self._hear(rank)
+                if not alive:
+                    poll.unregister(descriptor)
+            if self._presses > pressed:
+                pressed = self._presses
+                self._press()
+            self._follow_plan()
+            self._look_for_silence()
+            self._panel.draw()
+        for output, process in zip(self._outputs, self._processes, strict=True):
+            output.finish(process.output)
+        self._panel.finish("stopped" if self._plan else "")
+
+    def error(self) -> BaseException | None:
+        """Return what the run failed with, and show the last lines of the rank that did."""
+        failed_at = {rank: when for rank, (when, _) in self._failures.items()}
+        died_at = {rank: when - SAME_TIME for rank, (when, _) in self._dead.items()}
+        causes = failed_at | died_at
+        if len(self.results) == len(self._processes):
+            return None  # perhaps interrupted, but then the function has dealt with it itself
+        if self._pressed_at < min(causes.values(), default=float("inf")) or not causes:
+            return KeyboardInterrupt("all ranks were stopped; the pool can be used again")
+        rank = min(causes, key=lambda r: causes[r])
+        if lines := self._outputs[rank].last_lines():
+            sys.stdout.write(lines)
+            sys.stdout.flush()
+        if rank in self._dead:
+            return WorkerDied(f"{self._dead[rank][1]} The next run starts it again.")
+        return rebuild(self._failures[rank][1], rank)
+
+    def close(self) -> None:
+        """Give back the descriptors of answers that nobody takes."""
+        for payload in self.results.values():
+            payload.close()
+        for _, failure in self._failures.values():
+            if failure.exception:
+                failure.exception.close()
+
+    def _hear(self, rank: int) -> bool:
+        """Take one message of a rank; false if it has hung up."""
+        process = self._processes[rank]
+        received = process.channel.receive()
+        if received is None:
+            self._bury(rank)
+            return False
+        (kind, number, *rest), descriptors = received
+        if kind == "ready":
+            process.state = "running"
+        elif number != self._number:  # an answer to a run that was given up
+            for descriptor in descriptors:
+                os.close(descriptor)
+        elif kind == "where":
+            self._stacks[rank] = rest[0]
+            return True  # not a sign of life: the main thread may hang all the same
+        elif kind == "progress":
+            self._panel.update(rank, *rest)
+        elif kind == "done":
+            self._answered(rank)
+            self.results[rank], intact = rest
+            self.results[rank].descriptors = descriptors
+            self.intact &= intact
+        elif kind == "failed":
+            self._answered(rank)
+            when, failure = rest
+            if failure.exception:
+                failure.exception.descriptors = descriptors
+            self._failures[rank] = (when, failure)
+            self._fail()
+        self._heard[rank] = time.monotonic()
+        return True
+
+    def _answered(self, rank: int) -> None:
+        self._processes[rank].state = "idle"
+        self._waiting.discard(rank)
+
+    def _bury(self, rank: int) -> None:
+        process = self._processes[rank]
+        started = process.state != "starting"
+        code = process.exit_code(patience=1.0)
+        process.kill()
+        if rank in self._waiting:
+            self._waiting.discard(rank)
+            self._dead[rank] = (time.monotonic(), obituary(rank, code, started))
+        self._fail()
+
+    def _press(self) -> None:
+        """Begin to stop, or go on to the next step."""
+        now = time.monotonic()
+        self.intact = False
+        self._pressed_at = min(self._pressed_at, now)
+        if self._plan:
+            self._plan[0] = (now, self._plan[0][1])
+        else:
+            self._plan = [
+                (now, "interrupt"),
+                (now + WAKE_AFTER, "wake"),
+                (now + KILL_AFTER, "kill"),
+            ]
+
+    def _fail(self) -> None:
+        """Stop the other ranks: one cannot go on."""
+        now = time.monotonic()
+        if self.intact or any(step == "wake" and when > now for when, step in self._plan):
+            self.intact = False
+            self._plan = [(now, "interrupt"), (now, "wake"), (now + KILL_AFTER, "kill")]
+
+    def _follow_plan(self) -> None:
+        while self._plan and self._plan[0][0] <= time.monotonic() and self._waiting:
+            _, step = self._plan.pop(0)
+            if not self._plan:  # the last step is repeated for as long as it takes
+                self._plan = [(time.monotonic() + 1.0, "kill")]
+            for rank in sorted(self._waiting):
+                self._stop(rank, step)
+
+    def _stop(self, rank: int, step: str) -> None:
+        process = self._processes[rank]
+        with contextlib.suppress(OSError):
+            if step == "interrupt":
+                process.channel.send("interrupt", self._number)
+                if process.state == "starting":
+                    # It will find the run cancelled when it is ready; no need to wait for that.
+                    self._waiting.discard(rank)
+            elif step == "wake":
+                process.channel.send("wake", self._number, *self._wake)
+            else:
+                process.kill()
+                self._waiting.discard(rank)
+                print(
+                    f"rank {rank} could not be interrupted and was killed; the next run starts it "
+                    "again.",
+                    file=sys.stderr,
+                )
+
+    def _look_for_silence(self) -> None:
+        """Ask ranks where they are when none has been heard of for long, or others are done."""
+        now = time.monotonic()
+        if self._silence is None or not self._waiting or self._plan:
+            return
+        quiet = [rank for rank in sorted(self._waiting) if now - self._heard[rank] > self._silence]
+        if self._asked_at is None:
+            others_done = len(self._waiting) < len(self._processes)
+            if quiet and (others_done or len(quiet) == len(self._waiting)):
+                self._asked_at, self._stacks = now, {}
+                for rank in quiet:
+                    with contextlib.suppress(OSError):
+                        self._processes[rank].channel.send("where", self._number)
+            return
+        if now - self._asked_at < 1.0:
+            return
+        for rank in sorted(self._waiting):
+            where = self._stacks.get(rank, "  (no answer: it is busy in compiled code)\n")
+            print(
+                f"rank {rank} silent for {now - self._heard[rank]:.0f} s; it is here:\n{where}",
+                file=sys.stderr,
+                end="",
+            )
+        print("If this is a deadlock, the stop button ends it.", file=sys.stderr)
+        self._asked_at = None
+        self._silence = 2 * self._silence
+
+
+@contextlib.contextmanager
+def interrupts_to(call: Call) -> Iterator[None]:
+    """Lead the stop button (SIGINT) to a call, if this is the thread that gets it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, lambda *_: call.interrupt())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler if before is None else before)

@@ -1,0 +1,60 @@
+"""How the ranks of a pool find each other.
+
+The notebook hosts the store, on the loopback address only and on a port that the system picks:
+no race for a port, and nobody outside the machine can talk to it. The ranks use it under a
+prefix that counts the pool's failures, so a key that a failed run left behind is never read.
+"""
+
+from __future__ import annotations
+
+import socket
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+HOST = "127.0.0.1"
+
+
+def host_store() -> tuple[dist.TCPStore, int]:
+    """Open a store in this process: it and its port."""
+    listener = socket.create_server((HOST, 0))
+    port = listener.getsockname()[1]
+    store = dist.TCPStore(
+        HOST,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        # Left to itself, the store would listen on all of the machine's addresses.
+        master_listen_fd=listener.detach(),
+    )
+    return store, port
+
+
+def join(
+    port: int,
+    generation: int,
+    rank: int,
+    world_size: int,
+    backend: str,
+    device: torch.device,
+    timeout: float,
+) -> None:
+    """Make the default process group, anew: what an earlier generation left is destroyed."""
+    leave()
+    limit = timedelta(seconds=timeout)
+    store = dist.TCPStore(HOST, port, is_master=False, wait_for_workers=False, timeout=limit)
+    dist.init_process_group(
+        backend,
+        store=dist.PrefixStore(f"generation {generation}", store),
+        rank=rank,
+        world_size=world_size,
+        timeout=limit,
+        device_id=device if device.type == "cuda" else None,
+    )
+
+
+def leave() -> None:
+    """Destroy the default group and every other."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,1 @@
+"""Run floor: fit, predict, gradients and scores, over any layout of processes."""

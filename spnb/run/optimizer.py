@@ -1,0 +1,86 @@
+"""The optimiser of a run: Adam, a schedule from torch, and weight decay where it belongs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    LinearLR,
+    LRScheduler,
+    SequentialLR,
+)
+
+from spnb.maths.posteriors import Posterior
+
+Schedule = Literal["constant", "cosine"] | Callable[[Optimizer, int], LRScheduler]
+
+
+def parameter_groups(posterior: Posterior, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups: parameters with weight decay, and those that must have none.
+
+    Args:
+        posterior: the posterior to train.
+        weight_decay: decoupled weight decay of the means and deterministic parameters.
+    """
+    trained = posterior.trained()
+    decayed = [p for name, p in trained.items() if name not in posterior.undecayed]
+    free = [p for name, p in trained.items() if name in posterior.undecayed]
+    groups = [
+        {"params": decayed, "weight_decay": weight_decay},
+        {"params": free, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def adam(posterior: Posterior, learning_rate: float, weight_decay: float = 0.0) -> Optimizer:
+    """Adam with decoupled weight decay (arXiv 1412.6980, 1711.05101).
+
+    Raises:
+        ValueError: the learning rate is not positive, or the decay negative.
+    """
+    if not (learning_rate > 0 and math.isfinite(learning_rate)):
+        raise ValueError(f"learning_rate={learning_rate} must be a positive number.")
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay={weight_decay} must not be negative.")
+    return AdamW(parameter_groups(posterior, weight_decay), lr=learning_rate, foreach=True)
+
+
+def scheduler(
+    optimizer: Optimizer, schedule: Schedule, warmup_steps: int, total_steps: int
+) -> LRScheduler:
+    """A learning-rate schedule, stepped once a step.
+
+    Args:
+        optimizer: the optimiser.
+        schedule: ``"constant"``, ``"cosine"`` (down to zero at the last step), or a function
+            ``(optimizer, steps) -> scheduler``.
+        warmup_steps: steps over which the rate first rises linearly to its full value.
+        total_steps: number of steps of the run.
+
+    Raises:
+        ValueError: the schedule has no such name, or the warm-up is longer than the run.
+    """
+    if not 0 <= warmup_steps < total_steps:
+        raise ValueError(
+            f"warmup_steps={warmup_steps} must be shorter than the run of {total_steps} steps."
+        )
+    rest = total_steps - warmup_steps
+
+    def main() -> LRScheduler:
+        if callable(schedule):
+            return schedule(optimizer, rest)
+        if schedule == "cosine":
+            return CosineAnnealingLR(optimizer, rest)
+        if schedule == "constant":
+            return ConstantLR(optimizer, factor=1.0)
+        raise ValueError(f"schedule='{schedule}' is neither 'constant' nor 'cosine'.")
+
+    if not warmup_steps:
+        return main()
+    rising = LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
+    return SequentialLR(optimizer, [rising, main()], milestones=[warmup_steps])

@@ -1,0 +1,115 @@
+"""Predictions and scores, with the samples shared out over the ranks as in training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spnb.maths import scores
+from spnb.maths.posteriors import Posterior
+from spnb.parallel.collectives import Communicator
+from spnb.parallel.keyed import Key
+from spnb.parallel.layout import Layout
+from spnb.run import inputs
+
+
+def predict(
+    posterior: Posterior,
+    x: Any,
+    *,
+    num_samples: int = 64,
+    layout: Layout | None = None,
+    seed: int = 0,
+    batch_size: int = 1024,
+    samples_in_flight: int = 1,
+    gather: bool = True,
+) -> Tensor | None:
+    """Predictions of ``num_samples`` samples of the weights.
+
+    Sample s is a function of the seed and s alone: every layout returns the same draws, and the
+    first 8 of 64 are those that 8 would have given.
+
+    Args:
+        posterior: the posterior.
+        x: inputs ``[N, ...]``.
+        num_samples: S, over all ranks.
+        layout: how the ranks share samples and rows; None: this process does all.
+        seed: seed of the draws.
+        batch_size: rows evaluated at once.
+        samples_in_flight: samples evaluated at once.
+        gather: whether this rank wants the result. Every rank of the layout must call; at least
+            one asks, and where some do not, they get None.
+
+    Returns:
+        ``[S, N, ...]``, the parameters of the likelihood (logits; means; means and log-scales),
+        on the posterior's device; None on a rank that does not ask.
+
+    Raises:
+        ValueError: a number is not positive, x is empty or not finite, the layout does not fit.
+    """
+    inputs.positive(
+        num_samples=num_samples, batch_size=batch_size, samples_in_flight=samples_in_flight
+    )
+    like = next(posterior.parameters())
+    rows = inputs.inputs(x, like)
+    comm = Communicator.join(layout)
+    comm.layout.check_work(num_samples, len(rows))
+    tile = comm.layout.tile(comm.rank, num_samples, len(rows))
+    draws = _tile_draws(
+        posterior,
+        rows[tile.rows.start : tile.rows.stop],
+        tile.samples,
+        Key(seed).fold("predict"),
+        batch_size,
+        samples_in_flight,
+    )
+    draws = comm.gather(draws, "sample", 0, comm.layout.sizes("sample", num_samples))
+    draws = comm.gather(draws, "data", 1, comm.layout.sizes("data", len(rows)))
+    return draws if gather else None
+
+
+def _tile_draws(
+    posterior: Posterior, x: Tensor, samples: range, key: Key, batch_size: int, in_flight: int
+) -> Tensor:
+    """Predictions ``[C, n, ...]`` of one rank's samples on its rows."""
+    device = next(posterior.parameters()).device
+    with torch.no_grad():
+        prepared = posterior.prepare()
+        parts = []
+        for start in range(0, len(samples), in_flight):
+            weights = posterior.draw(samples[start : start + in_flight], key, prepared)
+            batches = [
+                posterior.model.predict(weights, posterior.point, batch.to(device))
+                for batch in x.split(batch_size)
+            ]
+            parts.append(torch.cat(batches, 1))
+        return torch.cat(parts)
+
+
+def score(
+    posterior: Posterior,
+    data: tuple[Any, Any],
+    *,
+    num_samples: int = 64,
+    layout: Layout | None = None,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Scores of the Bayesian model average over all samples of all ranks.
+
+    Args:
+        posterior: the posterior.
+        data: inputs ``[N, ...]`` and targets ``[N, ...]``.
+        num_samples: S, over all ranks.
+        layout: as for `predict`.
+        seed: seed of the draws.
+
+    Returns:
+        For classes ``accuracy``, ``nll``, ``brier``, ``ece``; for real targets ``rmse``, ``nll``,
+        ``energy_score``. The same on every rank.
+    """
+    x, y = inputs.data_set(posterior, data)
+    draws = predict(posterior, x, num_samples=num_samples, layout=layout, seed=seed)
+    assert draws is not None
+    return scores.evaluate(draws, y.to(draws.device), posterior.model.likelihood)

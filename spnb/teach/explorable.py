@@ -1,0 +1,156 @@
+"""Explorables: a few controls, and a figure that follows them.
+
+The reader moves a control; its *state*, the values of all controls by name, goes to one function
+that draws the figure and says in a sentence what there is to see:
+
+    def draw(figure, noise):
+        axes = figure.subplots()
+        ...
+        return f"With noise {noise:.1f} ppm the band is {width:.1f} ppm wide."
+
+    Explorable("bands", draw, noise=FloatSlider(0.5, min=0.1, max=2.0))
+
+The sentence stands under the figure and is its alt text. The figure is there before any control
+is touched, and as a still image where no widgets are: in a rendered notebook, on a code host.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from ipywidgets import HTML, HBox, Layout, VBox, Widget
+from matplotlib.figure import Figure
+
+from spnb.teach.figures import FAST_DPI, image_tag, png
+
+Draw = Callable[..., str]
+
+
+class Explorable:
+    """A figure that is drawn anew whenever one of its controls changes.
+
+    An error in `draw` is raised if it happens at the first drawing; later ones are shown under the
+    figure in one sentence. For tests in a browser, the widgets have CSS classes: ``spnb-NAME`` for
+    the whole, ``spnb-NAME-CONTROL`` for each control, ``spnb-NAME-picture`` and
+    ``spnb-NAME-summary``; the image tells in ``data-ms`` how long it took.
+
+    Args:
+        name: a short name for the CSS classes, such as ``"posterior"``.
+        draw: ``(figure, **state) -> summary``; gets an empty figure and the controls' values, and
+            returns one or two sentences on what the figure shows.
+        width: of the figure, in inches of 96 screen pixels.
+        height: likewise.
+        continuous_update: whether sliders act while they are dragged, or only when let go. Choose
+            the latter where drawing takes more than about 150 ms.
+        **controls: ipywidgets with a ``value``, by name, in the order in which they are shown.
+
+    Attributes:
+        widget: the whole, an ipywidget.
+        summary: the sentence under the figure.
+        png: the figure as a PNG file.
+        last_ms: how long the last drawing took, in milliseconds.
+        redraws: how many drawings there were.
+        error: the last error in one sentence, None if the last drawing went well.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        draw: Draw,
+        *,
+        width: float = 7.2,
+        height: float = 3.6,
+        continuous_update: bool = True,
+        **controls: Widget,
+    ) -> None:
+        self.draw, self.controls = draw, controls
+        # No layout engine: it would double the time of a drawing. Margins are those of `figures`,
+        # and `draw` may call `figure.subplots_adjust`.
+        self.figure = Figure(figsize=(width, height))
+        self.error: str | None = None
+        self.last_ms, self.redraws = 0.0, 0
+        self._picture = _classed(HTML(), f"spnb-{name}-picture")
+        self._summary = _classed(HTML(), f"spnb-{name}-summary")
+        for key, control in controls.items():
+            _classed(control, f"spnb-{name}-{key}")
+            if control.has_trait("continuous_update"):
+                control.continuous_update = continuous_update
+        self._redraw()
+        for control in controls.values():
+            control.observe(self._on_change, names="value")
+        row = HBox(list(controls.values()), layout=Layout(flex_flow="row wrap"))
+        self.widget = _classed(VBox([row, self._picture, self._summary]), f"spnb-{name}")
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The values of all controls, by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values: Any) -> None:
+        """Move several controls at once, and draw once.
+
+        Args:
+            **values: new values by the controls' names.
+
+        Raises:
+            KeyError: there is no such control.
+        """
+        for name in values:
+            if name not in self.controls:
+                raise KeyError(f"'{name}' is none of the controls {', '.join(self.controls)}.")
+        before = self.state
+        for control in self.controls.values():
+            control.unobserve(self._on_change, names="value")
+        try:
+            for name, value in values.items():
+                self.controls[name].value = value
+        finally:
+            for control in self.controls.values():
+                control.observe(self._on_change, names="value")
+        if self.state != before:
+            self._on_change()
+
+    def _on_change(self, change: Any = None) -> None:
+        try:
+            self._redraw()
+        except Exception as error:
+            said = " ".join(str(error).split())
+            self.error = f"{type(error).__name__}: {said}" if said else type(error).__name__
+            self._summary.value = (
+                '<p role="alert" style="border-left:4px solid #D55E00; padding-left:8px">'
+                f"<b>This setting failed.</b> {html.escape(self.error)} "
+                "(The figure still shows the one before.)</p>"
+            )
+
+    def _redraw(self) -> None:
+        """Draw the present state and put it on the page, picture and words."""
+        start = perf_counter()
+        self.figure.clear()
+        summary = " ".join(str(self.draw(self.figure, **self.state)).split())
+        picture = png(self.figure, FAST_DPI)
+        self.summary, self.png, self.error = summary, picture, None
+        self.last_ms = 1000 * (perf_counter() - start)
+        self.redraws += 1
+        self._picture.value = self._image()
+        self._summary.value = f"<p>{html.escape(self.summary)}</p>"
+
+    def _image(self) -> str:
+        width, height = self.figure.get_size_inches()
+        return image_tag(self.png, self.summary, width, height, ms=f"{self.last_ms:.0f}")
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The live widget where there is a kernel; otherwise the still image with its words."""
+        bundle = self.widget._repr_mimebundle_(**kwargs)
+        still = f"{self._image()}<p>{html.escape(self.summary)}</p>"
+        return {**bundle, "text/html": still, "text/plain": self.summary}
+
+    def __repr__(self) -> str:
+        return self.summary
+
+
+def _classed(widget: Widget, name: str) -> Widget:
+    widget.add_class(name)
+    return widget

@@ -1,0 +1,1 @@
+"""Explorables: a few controls, and a figure that follows them, one a file."""

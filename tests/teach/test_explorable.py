@@ -1,0 +1,87 @@
+"""Explorables: they follow their controls, in picture and words, and survive errors."""
+
+from __future__ import annotations
+
+import pytest
+from ipywidgets import Dropdown, FloatSlider
+from matplotlib.figure import Figure
+
+from spnb.teach.explorable import Explorable
+
+
+def draw(figure: Figure, noise: float, method: str) -> str:
+    if method == "broken":
+        raise ZeroDivisionError("no samples\nleft <over>")
+    figure.subplots().plot([0, 1], [0, noise])
+    return f"The line of {method} ends at {noise:.1f} ppm."
+
+
+def make(**options: object) -> Explorable:
+    return Explorable(
+        "toy",
+        draw,
+        noise=FloatSlider(0.5, min=0.0, max=2.0, step=0.5),
+        method=Dropdown(options=["mean field", "NUTS", "broken"]),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def test_the_figure_is_there_before_any_control_is_touched() -> None:
+    toy = make()
+    bundle = toy._repr_mimebundle_()
+    assert toy.png.startswith(b"\x89PNG") and toy.redraws == 1
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert 'alt="The line of mean field ends at 0.5 ppm."' in bundle["text/html"]
+    assert bundle["text/plain"] == repr(toy) == "The line of mean field ends at 0.5 ppm."
+
+
+def test_picture_and_words_follow_the_controls() -> None:
+    toy = make()
+    before = toy.png
+    toy.controls["noise"].value = 1.5
+    assert toy.png != before
+    assert toy.summary == "The line of mean field ends at 1.5 ppm."
+    assert toy.summary in toy._picture.value and toy.summary in toy._summary.value
+    assert toy.last_ms > 0 and f'data-ms="{toy.last_ms:.0f}"' in toy._picture.value
+    assert len(toy.figure.axes) == 1, "the figure is cleared before each drawing"
+
+
+def test_several_controls_move_at_once() -> None:
+    toy = make()
+    toy.set(noise=2.0, method="NUTS")
+    assert toy.redraws == 2
+    assert toy.state == {"noise": 2.0, "method": "NUTS"}
+    toy.set(noise=2.0)
+    assert toy.redraws == 2, "nothing changed"
+    toy.controls["noise"].value = 1.0
+    assert toy.redraws == 3, "and the controls are listened to again"
+    with pytest.raises(KeyError, match="'nois' is none of the controls noise, method"):
+        toy.set(nois=1.0)
+
+
+def test_an_error_is_one_sentence_and_the_next_setting_recovers() -> None:
+    toy = make()
+    picture = toy._picture.value
+    toy.controls["method"].value = "broken"
+    assert toy.error == "ZeroDivisionError: no samples left <over>"
+    assert "no samples left &lt;over&gt;" in toy._summary.value
+    assert toy._picture.value == picture
+    toy.controls["method"].value = "NUTS"
+    assert toy.error is None and "NUTS" in toy._summary.value
+
+
+def test_an_error_at_the_first_drawing_is_raised() -> None:
+    with pytest.raises(ZeroDivisionError):
+        Explorable("toy", draw, noise=FloatSlider(), method=Dropdown(options=["broken"]))
+
+
+def test_each_part_can_be_selected_by_its_class() -> None:
+    toy = make()
+    assert "spnb-toy" in toy.widget._dom_classes
+    assert "spnb-toy-noise" in toy.controls["noise"]._dom_classes
+    assert "spnb-toy-picture" in toy._picture._dom_classes
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_sliders_act_while_dragged_or_when_let_go(live: bool) -> None:
+    assert make(continuous_update=live).controls["noise"].continuous_update is live

@@ -1,0 +1,116 @@
+"""The lists of dependencies are in step with each other, and the citation is well formed."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rattler
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+ROOT = Path(__file__).parents[1]
+CONDA_NAMES = {"torch": "pytorch"}
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def direct(*extras: str) -> dict[str, SpecifierSet]:
+    """The project's direct dependencies and their ranges, with those of some extras."""
+    listed = list(PROJECT["dependencies"])
+    for extra in extras:
+        listed += PROJECT["optional-dependencies"][extra]
+    found: dict[str, SpecifierSet] = {}
+    for requirement in map(Requirement, listed):
+        name = canonicalize_name(requirement.name)
+        assert found.setdefault(name, requirement.specifier) == requirement.specifier, name
+    return found
+
+
+def locked() -> dict[str, Requirement]:
+    lines = (ROOT / "requirements.lock").read_text("utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(pin.name): pin for pin in pins}
+
+
+def environment() -> tuple[list[rattler.MatchSpec], list[str]]:
+    """The conda specs of environment.yml, parsed strictly, and its pip lines."""
+    text = yaml.safe_load((ROOT / "environment.yml").read_text("utf-8"))
+    assert text["name"] == "spnb" and text["channels"][0] == "conda-forge"
+    conda = [entry for entry in text["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in text["dependencies"] if isinstance(entry, dict)]
+    return [rattler.MatchSpec(spec, strict=True) for spec in conda], pip
+
+
+def test_every_range_has_both_ends() -> None:
+    for name, specifier in direct("lab", "test", "bench").items():
+        assert {part.operator for part in specifier} == {">=", "<"}, name
+
+
+def test_the_lock_pins_every_direct_dependency_within_its_range() -> None:
+    pins = locked()
+    for name, specifier in direct("lab", "test").items():
+        assert name in pins, f"{name} is not locked: run `make lock`"
+        (pin,) = pins[name].specifier
+        assert specifier.contains(pin.version), f"{name}=={pin.version} is not {specifier}"
+
+
+def test_the_lock_is_portable() -> None:
+    for name, pin in locked().items():
+        (version,) = pin.specifier
+        assert version.operator == "==" and Version(version.version).local is None, name
+        assert pin.url is None and pin.marker is None, name
+        assert not re.match(r"nvidia-|cuda-|triton", name), name
+    assert str(locked()["torch"].specifier) == "==2.13.0"
+
+
+def test_the_lock_admits_debians_python() -> None:
+    for name, pin in locked().items():
+        try:
+            installed = metadata(name)
+        except PackageNotFoundError:
+            continue
+        if pin.specifier.contains(installed["Version"]):
+            wants = SpecifierSet(installed.get("Requires-Python") or "")
+            assert wants.contains("3.11.2"), f"{name} wants Python {wants}"
+
+
+def test_conda_has_the_same_dependencies_and_ranges() -> None:
+    specs, _ = environment()
+    conda = {s.name.normalized: SpecifierSet(str(s.version or "")) for s in specs if s.name}
+    assert conda.pop("python") == SpecifierSet(PROJECT["requires-python"])
+    assert conda.pop("pip") == SpecifierSet()
+    wanted = {CONDA_NAMES.get(name, name): range_ for name, range_ in direct("lab").items()}
+    assert conda == wanted
+
+
+def test_pip_lines_are_the_project_or_requirements() -> None:
+    _, pip = environment()
+    assert "-e ." in pip
+    for line in pip:
+        if line != "-e .":
+            Requirement(line)
+
+
+@pytest.mark.parametrize("spec", ["pytorch =>2", "py torch >=2 <3 x", "pytorch >=2,,<3"])
+def test_the_strict_parser_refuses_nonsense(spec: str) -> None:
+    with pytest.raises(Exception, match=r"."):
+        rattler.MatchSpec(spec, strict=True)
+
+
+def test_the_citation_is_complete() -> None:
+    cff = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert cff["cff-version"] == "1.2.0"
+    assert {"message", "title", "authors"} <= cff.keys()
+    assert str(cff["version"]) == PROJECT["version"] and cff["license"] == PROJECT["license"]
+    paper = cff["preferred-citation"]
+    assert {"type", "title", "authors"} <= paper.keys()
+    names = [author["family-names"] for author in paper["authors"]]
+    assert names == ["Özdemir", "Heyen", "Weyrauch", "Streit", "Götz", "Debus"]
+    assert paper["url"].endswith("2604.04736") and paper["year"] == 2026
