@@ -87,9 +87,9 @@ def shared_memory_warning(path: str = "/dev/shm") -> str | None:
     )
 
 
-def _cgroup_quota(root: Path = Path("/sys/fs/cgroup"), me: Path = Path("/proc/self/cgroup")) -> (
-    float | None
-):
+def _cgroup_quota(
+    root: Path = Path("/sys/fs/cgroup"), me: Path = Path("/proc/self/cgroup")
+) -> float | None:
     """Return the tightest CPU quota, in cores, of this process's cgroup and those above it."""
     try:
         lines = me.read_text().splitlines()

@@ -144,7 +144,7 @@ class Panel:
 
         bundle = {"text/plain": "\n".join(self.lines()), "text/html": self.html()}
         if self._handle is None:
-            self._handle = display(bundle, raw=True, display_id=True)  # type: ignore[no-untyped-call]
+            self._handle = display(bundle, raw=True, display_id=True)
         else:
             self._handle.update(bundle, raw=True)
 

@@ -28,6 +28,8 @@ from spnb.teach.figures import FAST_DPI, image_tag, png
 
 Draw = Callable[..., str]
 
+_PROSE = 'style="line-height:1.4; margin:0; max-width:50em"'
+
 
 class Explorable:
     """A figure that is drawn anew whenever one of its controls changes.
@@ -45,6 +47,8 @@ class Explorable:
         height: likewise.
         continuous_update: whether sliders act while they are dragged, or only when let go. Choose
             the latter where drawing takes more than about 150 ms.
+        notice: ``(**state) -> sentence``, asked before each drawing: what to say meanwhile if it
+            will take seconds, else None.
         **controls: ipywidgets with a ``value``, by name, in the order in which they are shown.
 
     Attributes:
@@ -64,9 +68,10 @@ class Explorable:
         width: float = 7.2,
         height: float = 3.6,
         continuous_update: bool = True,
+        notice: Callable[..., str | None] | None = None,
         **controls: Widget,
     ) -> None:
-        self.draw, self.controls = draw, controls
+        self.draw, self.controls, self.notice = draw, controls, notice
         # No layout engine: it would double the time of a drawing. Margins are those of `figures`,
         # and `draw` may call `figure.subplots_adjust`.
         self.figure = Figure(figsize=(width, height))
@@ -115,6 +120,9 @@ class Explorable:
 
     def _on_change(self, change: Any = None) -> None:
         try:
+            said = self.notice(**self.state) if self.notice else None
+            if said:
+                self._summary.value = f'<p role="status" {_PROSE}>{html.escape(said)}</p>'
             self._redraw()
         except Exception as error:
             said = " ".join(str(error).split())
@@ -135,7 +143,7 @@ class Explorable:
         self.last_ms = 1000 * (perf_counter() - start)
         self.redraws += 1
         self._picture.value = self._image()
-        self._summary.value = f"<p>{html.escape(self.summary)}</p>"
+        self._summary.value = f"<p {_PROSE}>{html.escape(self.summary)}</p>"
 
     def _image(self) -> str:
         width, height = self.figure.get_size_inches()

@@ -51,7 +51,8 @@ matplotlib.rcParams.update(
         "xtick.labelsize": 10,
         "ytick.labelsize": 10,
         "legend.fontsize": 9.5,
-        "legend.frameon": False,
+        "legend.edgecolor": "none",
+        "legend.framealpha": 0.9,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,
@@ -64,7 +65,7 @@ matplotlib.rcParams.update(
         # Where no layout engine sees to it (explorables): room for labels and a title.
         "figure.subplot.left": 0.10,
         "figure.subplot.right": 0.98,
-        "figure.subplot.bottom": 0.16,
+        "figure.subplot.bottom": 0.14,
         "figure.subplot.top": 0.90,
         "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=LINES),
     }
@@ -110,7 +111,7 @@ def footnote(figure: Figure, text: str) -> None:
         text: one line.
     """
     engine = figure.get_layout_engine()
-    room = 0.24 / figure.get_figheight()
+    room = 0.18 / figure.get_figheight()
     if engine is not None:
         engine.set(rect=(0, room, 1, 1 - room))  # type: ignore[call-arg]
     figure.text(0.995, 0.01, text, ha="right", va="bottom", fontsize=8.5, color=GREY)

@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 
 import spnb
-
 from spnb.parallel import devices
 
 GIB = 2**30
@@ -58,12 +57,12 @@ class Passport:
         """What a reader sees: name, value, and what it means."""
         memory = "not told" if self.memory_gib is None else f"{self.memory_gib:.1f} GiB"
         shared = self.cores < self.ranks
-        threads = "ranks share a core: slower, same results" if shared else "so ranks do not disturb each other"
+        threads = "ranks share a core: slower, same results" if shared else "the cores, shared out"
         where = "one GPU each" if self.device == "cuda" else "all ranks on the CPU"
         return [
             ("system", self.system, ""),
             ("cores", str(self.cores), "that this process may really use"),
-            ("ranks", str(self.ranks), "worker processes, one weight-sample share each"),
+            ("ranks", str(self.ranks), "worker processes, for which this is made out"),
             ("threads per rank", str(self.threads_per_rank), threads),
             ("memory", memory, "for the notebook and all ranks together"),
             ("GPUs", str(self.gpus), "counted, not touched"),

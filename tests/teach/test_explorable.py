@@ -85,3 +85,12 @@ def test_each_part_can_be_selected_by_its_class() -> None:
 @pytest.mark.parametrize("live", [True, False])
 def test_sliders_act_while_dragged_or_when_let_go(live: bool) -> None:
     assert make(continuous_update=live).controls["noise"].continuous_update is live
+
+
+def test_what_takes_seconds_is_announced() -> None:
+    toy = make(notice=lambda noise, method: "This takes 3 s ..." if noise > 1 else None)
+    said: list[str] = []
+    toy._summary.observe(lambda change: said.append(change["new"]), names="value")
+    toy.set(noise=1.0)
+    toy.set(noise=2.0)
+    assert ["takes 3 s" in sentence for sentence in said] == [False, True, False]

@@ -5,7 +5,7 @@ looked up only when they are asked for.
 
 | module | holds |
 |---|---|
-| `pool` | `WorkerPool`, what a notebook sees |
+| `pool`, `options` | `WorkerPool`, what a notebook sees, and what it may be asked for |
 | `call` | one `run`: waiting for all ranks, interrupts, failures |
 | `process`, `worker` | a worker process, seen from the notebook and from inside |
 | `channel`, `pickling`, `memory` | how messages, objects and large memory travel |

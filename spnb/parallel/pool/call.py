@@ -7,6 +7,7 @@ cell. While it waits, the stop button's signal is only counted, and acted on ste
 |---|---|
 | 0 s | is interrupted: `KeyboardInterrupt` in its function |
 | 1 s (at once if another rank failed) | is woken from the collective that it waits in |
+| 0.3 s later | is woken from the store, where a rank waits for one that never came |
 | 4 s | is killed; the next run starts it anew |
 
 Another press of the button takes the next step at once.
@@ -31,6 +32,7 @@ from spnb.parallel.pool.process import WorkerProcess
 from spnb.parallel.progress import Panel
 
 WAKE_AFTER = 1.0
+STORE_AFTER = 0.3
 KILL_AFTER = 4.0
 TICK = 0.05
 
@@ -51,7 +53,6 @@ class Call:
         number: int,
         processes: list[WorkerProcess],
         outputs: list[RankOutput],
-        store_port: int,
         silence: float | None,
     ) -> None:
         self.results: dict[int, Payload] = {}
@@ -59,7 +60,7 @@ class Call:
         self._number = number
         self._processes = processes
         self._outputs = outputs
-        self._wake = (store_port, [process.pid for process in processes])
+        self._pids = [process.pid for process in processes]
         self._silence = silence
         self._panel = Panel(len(processes))
         self._waiting = set(range(len(processes)))
@@ -81,7 +82,7 @@ class Call:
         for process in self._processes:
             sources = {k: v for k, v in message["sources"].items() if k not in process.sent_sources}
             process.sent_sources.update(sources)
-            mine = {**message, "sources": sources, "ranks": self._wake[1], "payload": payload}
+            mine = {**message, "sources": sources, "ranks": self._pids, "payload": payload}
             with contextlib.suppress(OSError):  # its death is noticed when its end of file is
                 process.channel.send("run", self._number, mine, descriptors=payload.descriptors)
             if process.state == "idle":
@@ -197,18 +198,14 @@ class Call:
         if self._plan:
             self._plan[0] = (now, self._plan[0][1])
         else:
-            self._plan = [
-                (now, "interrupt"),
-                (now + WAKE_AFTER, "wake"),
-                (now + KILL_AFTER, "kill"),
-            ]
+            self._plan = _plan(now, WAKE_AFTER)
 
     def _fail(self) -> None:
         """Stop the other ranks: one cannot go on."""
         now = time.monotonic()
         if self.intact or any(step == "wake" and when > now for when, step in self._plan):
             self.intact = False
-            self._plan = [(now, "interrupt"), (now, "wake"), (now + KILL_AFTER, "kill")]
+            self._plan = _plan(now, 0.0)
 
     def _follow_plan(self) -> None:
         while self._plan and self._plan[0][0] <= time.monotonic() and self._waiting:
@@ -227,7 +224,9 @@ class Call:
                     # It will find the run cancelled when it is ready; no need to wait for that.
                     self._waiting.discard(rank)
             elif step == "wake":
-                process.channel.send("wake", self._number, *self._wake)
+                process.channel.send("wake", self._number, self._pids)
+            elif step == "wake from store":
+                process.channel.send("wake from store", self._number)
             else:
                 process.kill()
                 self._waiting.discard(rank)
@@ -242,7 +241,11 @@ class Call:
         now = time.monotonic()
         if self._silence is None or not self._waiting or self._plan:
             return
-        quiet = [rank for rank in sorted(self._waiting) if now - self._heard[rank] > self._silence]
+        quiet = [
+            rank
+            for rank in sorted(self._waiting)
+            if now - self._heard[rank] > self._silence and self._processes[rank].state == "running"
+        ]
         if self._asked_at is None:
             others_done = len(self._waiting) < len(self._processes)
             if quiet and (others_done or len(quiet) == len(self._waiting)):
@@ -263,6 +266,15 @@ class Call:
         print("If this is a deadlock, the stop button ends it.", file=sys.stderr)
         self._asked_at = None
         self._silence = 2 * self._silence
+
+
+def _plan(now: float, wake_after: float) -> list[tuple[float, str]]:
+    return [
+        (now, "interrupt"),
+        (now + wake_after, "wake"),
+        (now + wake_after + STORE_AFTER, "wake from store"),
+        (now + KILL_AFTER, "kill"),
+    ]
 
 
 @contextlib.contextmanager

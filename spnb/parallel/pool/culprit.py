@@ -76,6 +76,8 @@ def _parts(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 def _kind(obj: Any) -> str:
     kind = type(obj)
-    return kind.__qualname__ if kind.__module__ == "builtins" else (
-        f"{kind.__module__}.{kind.__qualname__}"
+    return (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else (f"{kind.__module__}.{kind.__qualname__}")
     )

@@ -8,6 +8,8 @@ error, `WorkerDied`.
 from __future__ import annotations
 
 import contextlib
+import linecache
+import os
 import signal
 import traceback
 from dataclasses import dataclass
@@ -61,6 +63,15 @@ def describe(error: BaseException, known_classes: frozenset[str]) -> Failure:
     except Exception:
         pass  # then the notebook gets its title and traceback only
     return Failure(title, trace, None)
+
+
+def cell_sources() -> dict[str, list[str]]:
+    """Collect the source of the notebook's cells, which are not files that a worker could read."""
+    return {
+        name: entry[2]
+        for name, entry in linecache.cache.items()
+        if len(entry) == 4 and entry[1] is None and not os.path.exists(name)
+    }
 
 
 def user_part(trace: TracebackType | None) -> TracebackType | None:

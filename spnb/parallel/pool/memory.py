@@ -62,7 +62,7 @@ class Region(mmap.mmap):
         """Map all of the file; the caller keeps, and closes, its descriptor."""
         size = os.fstat(descriptor).st_size
         how = mmap.MAP_SHARED if shared else mmap.MAP_PRIVATE
-        region: Region = super().__new__(cls, descriptor, size, flags=how)  # type: ignore[call-arg]
+        region: Region = super().__new__(cls, descriptor, size, flags=how)
         region.descriptor = os.dup(descriptor) if shared else None
         region.address = ctypes.addressof(ctypes.c_char.from_buffer(region))
         return region
@@ -146,9 +146,7 @@ def _key(tensor: torch.Tensor) -> tuple[int, int]:
     return storage.data_ptr(), storage.nbytes()
 
 
-def _collect(
-    value: Any, storages: dict[tuple[int, int], torch.UntypedStorage], where: str
-) -> None:
+def _collect(value: Any, storages: dict[tuple[int, int], torch.UntypedStorage], where: str) -> None:
     if isinstance(value, torch.Tensor):
         if value.device.type != "cpu" or value.layout != torch.strided:
             raise ValueError(
@@ -177,7 +175,7 @@ def _move(value: Any, homes: dict[tuple[int, int], torch.UntypedStorage]) -> Any
         if home is None:  # an empty tensor
             return value.detach().clone().requires_grad_(value.requires_grad)
         moved = torch.empty(0, dtype=value.dtype)
-        moved.set_(home, value.storage_offset(), value.size(), value.stride())  # type: ignore[call-overload]
+        moved.set_(home, value.storage_offset(), value.size(), value.stride())
         return moved.requires_grad_(value.requires_grad)
     if isinstance(value, dict):
         return {name: _move(entry, homes) for name, entry in value.items()}

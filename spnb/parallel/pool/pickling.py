@@ -15,9 +15,10 @@ import mmap
 import os
 import pickle
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
-import cloudpickle  # type: ignore[import-untyped]
+import cloudpickle
 import torch
 from cloudpickle import cloudpickle as classes
 
@@ -38,10 +39,11 @@ LONG_PICKLE = 2**16
 """So does a pickle of at least so many bytes, which keeps messages small."""
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):
     def __init__(self, file: io.BytesIO, known_classes: Collection[str]) -> None:
-        super().__init__(file, protocol=5, buffer_callback=self._out_of_band)
         self.buffers: list[memoryview] = []
+        # Not a method: a pickler in a cycle would hold on to large memory until it is collected.
+        super().__init__(file, protocol=5, buffer_callback=partial(_out_of_band, self.buffers))
         self.class_ids: list[str] = []
         self._known_classes = known_classes
         self._alive: list[Any] = []
@@ -70,13 +72,14 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             return reduced
         return super().reducer_override(obj)
 
-    def _out_of_band(self, buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        # A false return value takes the buffer out of the pickle.
-        if raw.nbytes < LARGE and find_shared(_address(raw)) is None:
-            return True
-        self.buffers.append(raw)
-        return False
+
+def _out_of_band(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
+    """Take a buffer out of the pickle, by a false return value, if it is large or shared."""
+    raw = buffer.raw()
+    if raw.nbytes < LARGE and find_shared(_address(raw)) is None:
+        return True
+    buffers.append(raw)
+    return False
 
 
 def dumps(obj: Any, known_classes: Collection[str] = ()) -> Payload:
@@ -147,6 +150,11 @@ def loads(payload: Payload, twin: Payload | None = None) -> Any:
         buffers.append(memoryview(region)[start : start + size])
     body: bytes | memoryview = buffers.pop() if payload.pickle is None else payload.pickle
     return pickle.loads(body, buffers=buffers)
+
+
+def loads_all(payloads: list[Payload]) -> list[Any]:
+    """Load the answers of all ranks; what equals the first one's takes no memory of its own."""
+    return [loads(payload, payloads[0] if rank else None) for rank, payload in enumerate(payloads)]
 
 
 def _equal_pieces(payload: Payload, twin: Payload) -> dict[int, int]:

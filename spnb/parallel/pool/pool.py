@@ -11,11 +11,9 @@ interrupt and an exception; and they never outlive the notebook.
 from __future__ import annotations
 
 import contextlib
-import linecache
 import os
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from types import TracebackType
@@ -26,11 +24,12 @@ import torch.distributed as dist
 from spnb.parallel import devices
 from spnb.parallel.pool import view, worker
 from spnb.parallel.pool.call import Call, interrupts_to
-from spnb.parallel.pool.channel import Payload
 from spnb.parallel.pool.culprit import explain_call
+from spnb.parallel.pool.failure import cell_sources
+from spnb.parallel.pool.options import check_size, choose_device
 from spnb.parallel.pool.output import RankOutput
-from spnb.parallel.pool.pickling import dumps, loads
-from spnb.parallel.pool.process import RankStatus, WorkerProcess
+from spnb.parallel.pool.pickling import dumps, loads_all
+from spnb.parallel.pool.process import RankStatus, WorkerProcess, close_all
 from spnb.parallel.pool.rendezvous import host_store
 
 
@@ -81,14 +80,14 @@ class WorkerPool:
             raise RuntimeError("WorkerPool needs Linux or macOS; on Windows use WSL 2.")
         if output not in ("rank0", "all"):
             raise ValueError(f"output must be 'rank0' or 'all', not {output!r}.")
-        self._size = _check_size(num_workers, device)
+        self._size = check_size(num_workers, device)
         self._timeout = timeout
         self._output = output
         self._backend = backend
         self._threads = threads or devices.threads_per_rank(self._size)
         self._idle_timeout = idle_timeout
         self._silence = silence
-        self._device = _choose_device(self._size, device)
+        self._device = choose_device(self._size, device)
         self._store: dist.TCPStore | None = None
         self._port = 0
         self._generation = 0
@@ -98,7 +97,7 @@ class WorkerPool:
         self._busy = threading.Lock()
         self._timer: threading.Timer | None = None
         # Also at the end of the program; it must not hold on to the pool itself.
-        self._finalizer = weakref.finalize(self, _close_all, self._processes)
+        self._finalizer = weakref.finalize(self, close_all, self._processes)
         self._closed = False
         self._start()
 
@@ -106,6 +105,11 @@ class WorkerPool:
     def size(self) -> int:
         """The number of ranks."""
         return self._size
+
+    @property
+    def closed(self) -> bool:
+        """Whether the pool was closed; `restart` opens it again."""
+        return self._closed
 
     def run(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> list[Any]:
         """Call a function on every rank, and wait.
@@ -125,6 +129,8 @@ class WorkerPool:
         """
         __tracebackhide__ = True
         self._check_open()
+        if not callable(function):
+            raise TypeError(f"pool.run takes a function and its arguments; {function!r} is none.")
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("This pool is running a function: wait for it, or make another.")
         try:
@@ -227,7 +233,7 @@ class WorkerPool:
             self._outputs = [
                 RankOutput(rank, all_shown or rank == 0, all_shown) for rank in range(self._size)
             ]
-            call = Call(self._number, self._processes, self._outputs, self._port, self._silence)
+            call = Call(self._number, self._processes, self._outputs, self._silence)
             self._call = call
             with contextlib.closing(call):
                 with interrupts_to(call):
@@ -237,7 +243,7 @@ class WorkerPool:
                     self._generation += 1
                 failure = call.error()
                 if failure is None:
-                    return _unpack(call.results), None
+                    return loads_all([call.results[rank] for rank in sorted(call.results)]), None
                 if self._device == "cuda":
                     # NCCL's own watchdog may end a process whose peer has failed.
                     self._stop()
@@ -253,7 +259,7 @@ class WorkerPool:
             "timeout": self._timeout,
             "folder": os.getcwd(),
             "path": [*map(str, sys.path)],
-            "sources": _cell_sources(),
+            "sources": cell_sources(),
         }
 
     def _start(self) -> None:
@@ -273,62 +279,13 @@ class WorkerPool:
     def _stop(self) -> None:
         if self._timer:
             self._timer.cancel()
-        _close_all(self._processes)
+        close_all(self._processes)
 
     def _let_go_when_idle(self) -> None:
         if self._idle_timeout is not None and not self._closed:
             self._timer = threading.Timer(self._idle_timeout, _let_go, [weakref.ref(self)])
             self._timer.daemon = True
             self._timer.start()
-
-
-def _check_size(num_workers: int | None, device: str | None) -> int:
-    gpus = 0 if device == "cpu" else devices.visible_gpus()
-    best = gpus or devices.usable_cores()
-    if num_workers is None:
-        return best
-    advice = f"WorkerPool() takes one for each {'GPU' if gpus else 'core'}, {best} here."
-    if not isinstance(num_workers, int) or isinstance(num_workers, bool):
-        raise TypeError(f"The number of workers must be an int, not {num_workers!r}: {advice}")
-    if num_workers < 1:
-        raise ValueError(f"The number of workers must be at least 1, not {num_workers}: {advice}")
-    return num_workers
-
-
-def _choose_device(ranks: int, wanted: str | None) -> str:
-    """Choose ``cpu`` or ``cuda`` for all ranks, and warn of what will not go well."""
-    if wanted not in (None, "cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', not {wanted!r}.")
-    if wanted == "cpu":
-        return wanted
-    kind = devices.choose(0, ranks)[0].type
-    if wanted == "cuda" and kind != "cuda":
-        raise ValueError(
-            f"device='cuda' with {ranks} ranks needs {ranks} GPUs, but {devices.visible_gpus()} "
-            "can be seen."
-        )
-    if kind == "cuda" and (warning := devices.shared_memory_warning()):
-        warnings.warn(warning, stacklevel=4)
-    return kind
-
-
-def _cell_sources() -> dict[str, list[str]]:
-    """Collect the source of the notebook's cells, which are not files that a worker could read."""
-    return {
-        name: entry[2]
-        for name, entry in linecache.cache.items()
-        if len(entry) == 4 and entry[1] is None and not os.path.exists(name)
-    }
-
-
-def _unpack(packed: dict[int, Payload]) -> list[Any]:
-    return [loads(packed[rank], packed[0] if rank else None) for rank in sorted(packed)]
-
-
-def _close_all(processes: list[WorkerProcess]) -> None:
-    for process in processes:
-        process.close()
-    processes.clear()
 
 
 def _let_go(pool: weakref.ref[WorkerPool]) -> None:

@@ -158,6 +158,13 @@ class WorkerProcess:
             self.output = -1
 
 
+def close_all(processes: list[WorkerProcess]) -> None:
+    """Close all processes, and forget them."""
+    for process in processes:
+        process.close()
+    processes.clear()
+
+
 def _environment(
     rank: int, world_size: int, store_port: int, threads: int, device: str
 ) -> dict[str, str]:
@@ -176,4 +183,7 @@ def _environment(
         "MPLBACKEND": "Agg",  # the notebook's own backend works only in the notebook
         DEVICE_VARIABLE: device,
     }
+    # When a rank is woken, torch logs each connection that it loses, with a page of C++ frames.
+    # The error itself is raised in any case; only NCCL logs what cannot be learned otherwise.
+    env.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL" if device == "cpu" else "ERROR")
     return env

@@ -15,6 +15,8 @@ import torch.distributed as dist
 
 HOST = "127.0.0.1"
 
+_client: dist.TCPStore | None = None
+
 
 def host_store() -> tuple[dist.TCPStore, int]:
     """Open a store in this process: it and its port."""
@@ -41,12 +43,14 @@ def join(
     timeout: float,
 ) -> None:
     """Make the default process group, anew: what an earlier generation left is destroyed."""
+    global _client
     leave()
     limit = timedelta(seconds=timeout)
-    store = dist.TCPStore(HOST, port, is_master=False, wait_for_workers=False, timeout=limit)
+    if _client is None:
+        _client = dist.TCPStore(HOST, port, is_master=False, wait_for_workers=False, timeout=limit)
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore(f"generation {generation}", store),
+        store=dist.PrefixStore(f"generation {generation}", _client),
         rank=rank,
         world_size=world_size,
         timeout=limit,
@@ -58,3 +62,12 @@ def leave() -> None:
     """Destroy the default group and every other."""
     if dist.is_initialized():
         dist.destroy_process_group()
+    # Groups are numbered, and a rank whose attempt to join failed has counted it: without this
+    # it would wait for the others under another name than they for it.
+    dist.distributed_c10d._world.group_count = 0
+
+
+def forget_store() -> None:
+    """Connect to the store anew next time: the connection has been shut down."""
+    global _client
+    _client = None

@@ -2,8 +2,8 @@
 
 None of gloo's own ways to abort reaches a rank that already waits. What does, at once, is to
 shut down its connections: the waiting call then fails with an ordinary error. Only connections
-between ranks, and to the pool's store, are shut down, never a listening socket (gloo ends the
-whole process if that fails), nor a connection of the user's own.
+between ranks are shut down, or to the pool's store, where a rank may wait as well; never a
+listening socket (gloo ends the whole process if that fails), nor a connection of the user's own.
 """
 
 from __future__ import annotations
@@ -17,16 +17,15 @@ LISTENING = "0A"
 ESTABLISHED = "01"
 
 
-def shut_connections(store_port: int, ranks: Iterable[int]) -> None:
-    """Shut down this process's connections to other ranks and to the store.
+def shut_connections(listeners: Iterable[int]) -> None:
+    """Shut down this process's connections to where certain processes listen.
 
     Args:
-        store_port: The port of the pool's store.
-        ranks: The process ids of all ranks, this one too.
+        listeners: Their process ids: of all ranks, this one too, or of the store's host.
     """
     table = _connections()
-    listening = {store_port}
-    for pid in ranks:
+    listening = set()
+    for pid in listeners:
         for inode in _sockets(pid).values():
             if inode in table and table[inode][2] == LISTENING:
                 listening.add(table[inode][0])

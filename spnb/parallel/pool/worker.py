@@ -64,6 +64,8 @@ class Worker:
         self._current = -1
         self._cancelled = -1
         self._interruptible = False
+        # Held while a call is stopped, so that it is not the next one that is.
+        self._turn = threading.Lock()
         signal.signal(signal.SIGINT, self._on_interrupt)
         threading.Thread(target=self._listen, name="spnb-listen", daemon=True).start()
 
@@ -87,7 +89,8 @@ class Worker:
         payload.descriptors = descriptors
         known = frozenset(payload.class_ids)
         signal.signal(signal.SIGINT, self._on_interrupt)  # the last function may have taken it
-        self._current = number
+        with self._turn:
+            self._current = number
         try:
             try:
                 self._interruptible = True
@@ -117,12 +120,12 @@ class Worker:
             if report.exception:
                 report.exception.close()
             # The others may be waiting for this rank. They learn of it now, not in ten minutes.
-            wake.shut_connections(call["store_port"], call["ranks"])
+            wake.shut_connections(call["ranks"])
             rendezvous.leave()
             self._generation = -1
             traceback.clear_frames(error.__traceback__)  # they hold on to models and data
-            error.__traceback__ = None
-            gc.collect()
+            error.__traceback__ = error.__context__ = error.__cause__ = None
+            gc.collect(1)  # what is young; all would take longer than to start anew
 
     def _prepare(self, call: dict[str, Any]) -> None:
         """Make this process the place that the notebook's function expects."""
@@ -162,10 +165,19 @@ class Worker:
                 self._calls.put((number, rest[0], descriptors))
             elif kind == "interrupt":
                 self._cancelled = number
-                if self._current == number:
-                    signal.pthread_kill(main_thread, signal.SIGINT)
-            elif kind == "wake" and self._current == number:
-                wake.shut_connections(*rest)
+                with self._turn:
+                    if self._current == number:
+                        signal.pthread_kill(main_thread, signal.SIGINT)
+            elif kind == "wake":
+                with self._turn:
+                    if self._current == number:
+                        wake.shut_connections(*rest)
+            elif kind == "wake from store":
+                with self._turn:
+                    if self._current == number:
+                        # It is loaded: the main thread has connected by it.
+                        sys.modules["spnb.parallel.pool.rendezvous"].forget_store()
+                        wake.shut_connections([os.getppid()])
             elif kind == "where":
                 frame = sys._current_frames().get(main_thread)
                 self.channel.send("where", number, _user_stack(frame))
@@ -173,8 +185,8 @@ class Worker:
         os.killpg(0, signal.SIGKILL)
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        """Interrupt the user's function, once; an idle worker is not interrupted at all."""
-        if self._interruptible:
+        """Interrupt the call that is cancelled, once; an idle worker is not interrupted at all."""
+        if self._interruptible and self._cancelled == self._current:
             self._interruptible = False
             raise KeyboardInterrupt
 

@@ -81,10 +81,12 @@ def digit_explorer(
         draws, truth = probabilities[:, turned, digit], int(labels[digit])
         mean = draws.mean(0)
         best = int(mean.argmax())
-        left, right = figure.subplots(1, 2, width_ratios=(1, 2.2))
-        left.imshow(images[turned, digit], cmap="gray_r", vmin=0, vmax=1)
+        left, right = figure.subplots(1, 2, width_ratios=(1, 2.4))
+        figure.subplots_adjust(left=0.03, wspace=0.28)
+        left.imshow(images[turned, digit].numpy(), cmap="gray_r", vmin=0, vmax=1)
         left.set(xticks=[], yticks=[])
         left.grid(False)
+        left.spines[:].set_visible(False)
         left.set_title(f"a {truth}, turned by {angle}°")
         _draw_opinions(right, draws, truth)
         total, epistemic = entropies(draws)
@@ -100,22 +102,23 @@ def digit_explorer(
     return Explorable(
         "digits",
         draw,
-        height=3.3,
+        height=3.5,
         digit=IntSlider(0, min=0, max=images.shape[1] - 1, description="digit no."),
-        angle=SelectionSlider(options=degrees, value=degrees[0], description="turned by °"),
+        angle=SelectionSlider(options=degrees, value=degrees[0], description="angle in °"),
     )
 
 
 def _draw_opinions(axes: Axes, draws: Tensor, truth: int) -> None:
     """Bars of the mean, a dot for each draw, a frame around the true class."""
     num_draws, classes = draws.shape
-    places = torch.arange(classes)
-    bars = axes.bar(places, draws.mean(0), color=figures.SKY, width=0.8, label="mean of all draws")
+    places = torch.arange(classes).numpy()
+    mean = draws.mean(0).numpy()
+    bars = axes.bar(places, mean, color=figures.SKY, width=0.8, label="mean")
     bars[truth].set(edgecolor="black", linewidth=2, hatch="//")
     shift = torch.linspace(-0.28, 0.28, num_draws) if num_draws > 1 else torch.zeros(1)
     axes.plot(
-        (places + shift.unsqueeze(1)).flatten(),
-        draws.flatten(),
+        (places + shift.unsqueeze(1).numpy()).ravel(),
+        draws.numpy().ravel(),
         linestyle="none",
         marker="o",
         markersize=2.5,
@@ -123,8 +126,9 @@ def _draw_opinions(axes: Axes, draws: Tensor, truth: int) -> None:
         alpha=0.7,
         label="one draw of the weights",
     )
-    axes.bar([0], [0], facecolor="white", edgecolor="black", hatch="//", label="the true class")
-    axes.set(xticks=places.tolist(), ylim=(0, 1.02), xlabel="class", ylabel="probability")
+    axes.bar([0], [0], facecolor="white", edgecolor="black", hatch="//", label="true class")
+    axes.set(xticks=places, ylim=(0, 1.22), xlabel="class", ylabel="probability")
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+    axes.legend(loc="upper right", ncols=3, columnspacing=1.0, handletextpad=0.4)
     axes.set_title(f"What {num_draws} draws say")
     axes.grid(axis="x", visible=False)
-    axes.figure.legend(loc="outside upper right", ncols=3)

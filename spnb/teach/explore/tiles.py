@@ -60,10 +60,10 @@ def draw_tiles(axes: Axes, layout: Layout, num_samples: int, num_rows: int) -> N
         yticks=_ticks(num_samples),
     )
     axes.grid(False)
-    for edge in range(1, num_rows):
-        axes.axvline(edge - 0.5, color="white", lw=0.7, zorder=2)
-    for edge in range(1, num_samples):
-        axes.axhline(edge - 0.5, color="white", lw=0.7, zorder=2)
+    rows = [edge - 0.5 for edge in range(1, num_rows)]
+    samples = [edge - 0.5 for edge in range(1, num_samples)]
+    axes.vlines(rows, -0.5, num_samples - 0.5, color="white", lw=0.7, zorder=2)
+    axes.hlines(samples, -0.5, num_rows - 0.5, color="white", lw=0.7, zorder=2)
 
 
 def describe(layout: Layout, num_samples: int, num_rows: int) -> str:
@@ -107,7 +107,10 @@ def tile_board(
         layout = Layout(sample=sample_ranks, data=data_ranks)
         axes = figure.subplots()
         draw_tiles(axes, layout, samples, rows)
-        axes.set_title(f"Layout(sample={sample_ranks}, data={data_ranks})")
+        idle = max(0, sample_ranks - samples) * data_ranks
+        idle += max(0, data_ranks - rows) * min(sample_ranks, samples)
+        title = f"Layout(sample={sample_ranks}, data={data_ranks})"
+        axes.set_title(title + (f": {idle} of {layout.size} ranks idle" if idle else ""))
         return describe(layout, samples, rows)
 
     return Explorable(

@@ -71,7 +71,7 @@ class Kernel:
         self._start = time.monotonic()
         self._message = self.client.execute(code)
 
-    def end(self, limit: float = 60.0, until: str | None = None) -> Reply:
+    def end(self, limit: float = 25.0, until: str | None = None) -> Reply:
         """Collect what the cell produces until it is over, or has printed a text."""
         reply = Reply()
         while True:
@@ -104,12 +104,12 @@ class Kernel:
             reply.updates += 1
         return kind == "status" and content["execution_state"] == "idle"
 
-    def run(self, code: str, limit: float = 60.0) -> Reply:
+    def run(self, code: str, limit: float = 25.0) -> Reply:
         """Run a cell."""
         self.begin(code)
         return self.end(limit)
 
-    def value(self, code: str, limit: float = 60.0) -> Any:
+    def value(self, code: str, limit: float = 25.0) -> Any:
         """Run a cell that must succeed, and return its value."""
         reply = self.run(code, limit)
         assert reply.error is None, reply.trace
@@ -155,7 +155,9 @@ def new_kernel() -> Iterator[Kernel]:
 def kernel() -> Iterator[Kernel]:
     """A kernel with a pool of two ranks, `pool`, used by all tests of a module."""
     kernel = Kernel()
-    kernel.value(PREAMBLE + "pool = WorkerPool(2)\nranks = pool.run(lambda: int(os.environ['RANK']))")
+    kernel.value(
+        PREAMBLE + "pool = WorkerPool(2)\nranks = pool.run(lambda: int(os.environ['RANK']))"
+    )
     yield kernel
     processes = kernel.children()
     kernel.close()
