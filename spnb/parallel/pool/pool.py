@@ -183,10 +183,11 @@ class WorkerPool:
         self._start()
 
     def close(self) -> None:
-        """End all workers, now; a run in another thread fails. Closing twice does no harm."""
+        """End all workers; a run in another thread fails. Closing twice does no harm."""
         self._closed = True
-        for process in self._processes:
-            process.kill()
+        if self._busy.locked():
+            for process in self._processes:
+                process.kill()
         with self._busy:  # the other thread has to see that they have ended
             self._stop()
             self._store = None

@@ -1,41 +1,35 @@
 """One worker process, seen from the notebook.
 
-A plain new Python process, in a session of its own from the very start: the notebook's interrupt,
-which is sent to the kernel's whole process group, never reaches it, whatever it is doing; and it
-knows nothing of the notebook's ``__main__``, so nothing is executed again. Its environment is set
-before it has loaded anything, so torch reads the right number of threads.
+It is started by `torch.multiprocessing`'s spawn: a fresh interpreter, so it does not matter what
+the notebook has done with threads or CUDA before. Two traps of spawn in a notebook are kept shut
+here: it would execute the notebook's ``__main__`` again where that has a file, and a new process
+shares the kernel's process group, whose interrupt it must not get.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import re
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from spnb.parallel.devices import DEVICE_VARIABLE
+import torch.multiprocessing
+
+from spnb.parallel.pool import worker
 from spnb.parallel.pool.channel import Channel
+from spnb.parallel.pool.worker import Place
 
 State = Literal["starting", "idle", "running", "ended"]
 
-_PROGRAM = """\
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from spnb.parallel.pool.worker import main
-main(int(sys.argv[2]), int(sys.argv[3]))
-"""
-
-_NOT_INHERITED = re.compile(
-    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+)"
-)
+FAREWELL = 2.0
+"""Seconds that idle workers get to end by themselves."""
 
 
 @dataclass(frozen=True)
@@ -76,47 +70,38 @@ class WorkerProcess:
         # The system kills the worker as soon as the *thread* that started it ends, so ask for
         # that only in the main thread, which ends with the process.
         tied = threading.current_thread() is threading.main_thread()
+        place = Place(rank, world_size, store_port, threads, device, os.getpid() if tied else 0)
+        context = torch.multiprocessing.get_context("spawn")
         ours, theirs = socket.socketpair()
-        output, output_end = os.pipe()
+        output, output_end = context.Pipe(duplex=False)
+        # As a daemon it is ended with the notebook, whatever else fails.
+        self._process = context.Process(
+            target=worker.main, args=(theirs, output_end, place), daemon=True
+        )
         try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-c",
-                    _PROGRAM,
-                    json.dumps([*map(str, sys.path)]),
-                    str(theirs.fileno()),
-                    str(os.getpid() if tied else 0),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=output_end,
-                stderr=output_end,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-                env=_environment(rank, world_size, store_port, threads, device),
-            )
+            with _interrupts_ignored(), _main_hidden():
+                self._process.start()
         except BaseException:
             ours.close()
-            os.close(output)
+            output.close()
             raise
         finally:
             theirs.close()
-            os.close(output_end)
-        os.set_blocking(output, False)
-        self.output = output
+            output_end.close()
+        self.output = os.dup(output.fileno())
+        output.close()
+        os.set_blocking(self.output, False)
         self.channel = Channel(ours)
 
     @property
     def pid(self) -> int:
         """The process id."""
-        return self._process.pid
+        return self._process.pid or 0
 
     def exit_code(self, patience: float = 0.0) -> int | None:
         """Return the exit code, or None if the process still runs after so many seconds."""
-        try:
-            return self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            return None
+        self._process.join(patience)
+        return self._process.exitcode
 
     def refresh(self) -> None:
         """Between runs: notice that the worker is ready, or that it has ended."""
@@ -141,49 +126,71 @@ class WorkerProcess:
             return 0
         return (resident - shared) * os.sysconf("SC_PAGE_SIZE")
 
+    def ask_to_end(self) -> None:
+        """Let an idle worker end by itself, so that what it does at its exit is done."""
+        self.refresh()
+        if self.state == "idle":
+            with contextlib.suppress(OSError):
+                self.channel.send("end", 0)
+
     def kill(self) -> None:
         """End the process, and all that it has started, now; it is gone when this returns."""
         self.state = "ended"
-        if self._process.poll() is None:
+        if self._process.exitcode is None:
+            # It leads a group of its own, unless it has only just been started.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self._process.wait()
+            self._process.kill()
+            self._process.join()
 
     def close(self) -> None:
         """Kill the process and give back what it held here."""
+        if self.output < 0:
+            return
         self.kill()
+        self._process.close()
         self.channel.close()
-        if self.output >= 0:
-            os.close(self.output)
-            self.output = -1
+        os.close(self.output)
+        self.output = -1
 
 
 def close_all(processes: list[WorkerProcess]) -> None:
-    """Close all processes, and forget them."""
+    """End all processes, in peace where they are idle, and forget them."""
     for process in processes:
+        process.ask_to_end()
+    limit = time.monotonic() + FAREWELL
+    for process in processes:
+        if process.state == "idle":
+            process.exit_code(max(0.0, limit - time.monotonic()))
         process.close()
     processes.clear()
 
 
-def _environment(
-    rank: int, world_size: int, store_port: int, threads: int, device: str
-) -> dict[str, str]:
-    """Build a worker's environment: the notebook's, without the traces of another launcher."""
-    env = {k: v for k, v in os.environ.items() if not _NOT_INHERITED.fullmatch(k)}
-    env |= {
-        "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
-        "WORLD_SIZE": str(world_size),
-        "LOCAL_WORLD_SIZE": str(world_size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(store_port),
-        "OMP_NUM_THREADS": str(threads),
-        "MKL_NUM_THREADS": str(threads),
-        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-        "MPLBACKEND": "Agg",  # the notebook's own backend works only in the notebook
-        DEVICE_VARIABLE: device,
-    }
-    # When a rank is woken, torch logs each connection that it loses, with a page of C++ frames.
-    # The error itself is raised in any case; only NCCL logs what cannot be learned otherwise.
-    env.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL" if device == "cpu" else "ERROR")
-    return env
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start a process that ignores interrupts from its first moment, as only ours can be asked to.
+
+    An ignored signal stays ignored in a new program until that says otherwise.
+    """
+    before = None
+    if threading.current_thread() is threading.main_thread():
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """Hide what spawn would execute again in the new process: the program's own file."""
+    main = sys.modules["__main__"]
+    hidden = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    for name in hidden:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)

@@ -11,13 +11,17 @@ from __future__ import annotations
 import ctypes
 import gc
 import linecache
+import multiprocessing
 import os
+import re
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import FrameType
 from typing import Any
@@ -30,24 +34,87 @@ inside = False
 
 _PR_SET_PDEATHSIG = 1
 
+_NOT_INHERITED = re.compile(
+    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+)"
+)
 
-def main(descriptor: int, notebook: int) -> None:
+
+@dataclass(frozen=True)
+class Place:
+    """What a worker is told when it starts.
+
+    Attributes:
+        rank: Its number.
+        world_size: How many there are.
+        store_port: Where the notebook's store listens.
+        threads: How many threads torch may use in it.
+        device: ``cpu`` or ``cuda``.
+        notebook: The notebook's process id if the worker shall be killed with it, else 0.
+    """
+
+    rank: int
+    world_size: int
+    store_port: int
+    threads: int
+    device: str
+    notebook: int
+
+    def environment(self) -> dict[str, str]:
+        """The environment that it stands for, as torch and the user's code look for it."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.rank),
+            "WORLD_SIZE": str(self.world_size),
+            "LOCAL_WORLD_SIZE": str(self.world_size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(self.store_port),
+            "OMP_NUM_THREADS": str(self.threads),
+            "MKL_NUM_THREADS": str(self.threads),
+            "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+            "MPLBACKEND": "Agg",  # the notebook's own backend works only in the notebook
+            "SPNB_DEVICE": self.device,  # read by `devices`, which cannot be imported yet
+        }
+
+
+def main(notebook: socket.socket, output: Connection, place: Place) -> None:
     """Serve the notebook until it hangs up.
 
     Args:
-        descriptor: The open socket to the notebook.
-        notebook: The notebook's process id if the worker shall be killed with it, else 0.
+        notebook: The line to the notebook.
+        output: Where all prints go.
+        place: Who and where this worker is.
     """
     global inside
     inside = True
-    if notebook and sys.platform == "linux":
+    os.setsid()  # out of the notebook's process group, and so out of reach of its interrupt
+    if place.notebook and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != notebook:  # it ended before that
+        if os.getppid() != place.notebook:  # it ended before that
             return
-    os.set_inheritable(descriptor, False)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
-    Worker(Channel(socket.socket(fileno=descriptor))).serve()
+    # A daemon may not have children; a user's function may, for example to load data.
+    multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
+    _take_place(place)
+    with open(os.devnull) as nothing:
+        os.dup2(nothing.fileno(), 0)
+    # Below Python, so that compiled code is heard too; and new streams, by whole lines.
+    for descriptor in (1, 2):
+        os.dup2(output.fileno(), descriptor)
+    output.close()
+    sys.stdout, sys.stderr = (
+        open(d, "w", buffering=1, errors="backslashreplace", closefd=False) for d in (1, 2)
+    )
+    Worker(Channel(notebook)).serve()
+
+
+def _take_place(place: Place) -> None:
+    """Set the environment, before torch is loaded and reads it."""
+    for name in [name for name in os.environ if _NOT_INHERITED.fullmatch(name)]:
+        del os.environ[name]  # traces of another launcher
+    os.environ.update(place.environment())
+    # When a rank is woken, torch logs each connection that it loses, with a page of C++ frames.
+    # The error itself is raised in any case; only NCCL logs what cannot be learned otherwise.
+    level = "FATAL" if place.device == "cpu" else "ERROR"
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", level)
 
 
 class Worker:
@@ -59,7 +126,8 @@ class Worker:
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
-        self._calls: SimpleQueue[tuple[int, dict[str, Any], list[int]]] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[int, dict[str, Any], list[int]] | None] = SimpleQueue()
+        self._sound = True
         self._generation = -1
         self._current = -1
         self._cancelled = -1
@@ -70,17 +138,19 @@ class Worker:
         threading.Thread(target=self._listen, name="spnb-listen", daemon=True).start()
 
     def serve(self) -> None:
-        """Run the notebook's functions, one after the other, for ever."""
+        """Run the notebook's functions, one after the other, until it says that it is over."""
         from spnb.parallel import progress
 
         progress.send_to(lambda *report: self.channel.send("progress", self._current, *report))
         import torch  # the long part of the start
 
         self.channel.send("ready", torch.get_num_threads())
-        while True:
-            number, call, descriptors = self._calls.get()
-            self._serve_one(number, call, descriptors)
-            del call
+        while self._sound and (received := self._calls.get()):
+            self._serve_one(*received)
+            del received
+        from spnb.parallel.pool import rendezvous
+
+        rendezvous.leave()
 
     def _serve_one(self, number: int, call: dict[str, Any], descriptors: list[int]) -> None:
         from spnb.parallel.pool import failure, pickling, rendezvous
@@ -97,8 +167,12 @@ class Worker:
                 if self._cancelled == number:
                     raise KeyboardInterrupt
                 self._prepare(call)
+                self._interruptible = False  # it may import modules, see _cut_an_import
                 function, args, kwargs = pickling.loads(payload)
                 payload.close()
+                self._interruptible = True
+                if self._cancelled == number:
+                    raise KeyboardInterrupt
                 result = function(*args, **kwargs)
                 answer = _pack_result(result, int(os.environ["RANK"]), known)
                 del function, args, kwargs, result
@@ -123,6 +197,7 @@ class Worker:
             wake.shut_connections(call["ranks"])
             rendezvous.leave()
             self._generation = -1
+            self._sound = not _cut_an_import(error)
             traceback.clear_frames(error.__traceback__)  # they hold on to models and data
             error.__traceback__ = error.__context__ = error.__cause__ = None
             gc.collect(1)  # what is young; all would take longer than to start anew
@@ -163,6 +238,8 @@ class Worker:
             (kind, number, *rest), descriptors = received
             if kind == "run":
                 self._calls.put((number, rest[0], descriptors))
+            elif kind == "end":
+                self._calls.put(None)
             elif kind == "interrupt":
                 self._cancelled = number
                 with self._turn:
@@ -189,6 +266,18 @@ class Worker:
         if self._interruptible and self._cancelled == self._current:
             self._interruptible = False
             raise KeyboardInterrupt
+
+
+def _cut_an_import(error: BaseException) -> bool:
+    """Whether an interrupt fell into an import.
+
+    Python forgets the module that it was loading, but not those that it had loaded within; the
+    next import of it fails in strange ways. Such a process had better be replaced.
+    """
+    frames = traceback.walk_tb(error.__traceback__)
+    return isinstance(error, KeyboardInterrupt) and any(
+        frame.f_code.co_filename.startswith("<frozen importlib") for frame, _ in frames
+    )
 
 
 def _pack_result(result: Any, rank: int, known: frozenset[str]) -> Any:

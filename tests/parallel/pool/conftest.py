@@ -120,8 +120,9 @@ class Kernel:
         self.manager.interrupt_kernel()
 
     def children(self) -> list[psutil.Process]:
-        """List the processes that the kernel has started."""
-        return psutil.Process(self.pid).children(recursive=True)
+        """List the processes that the kernel has started, but for multiprocessing's own."""
+        children = psutil.Process(self.pid).children(recursive=True)
+        return [p for p in children if "resource_tracker" not in " ".join(p.cmdline())]
 
     def kill(self) -> None:
         """Kill the kernel with no chance to tidy up."""

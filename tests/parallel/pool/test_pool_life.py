@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .conftest import ROOT, Kernel
+from .conftest import ROOT, Kernel, gone
 
 pytestmark = pytest.mark.kernel
 
@@ -199,3 +199,52 @@ def test_a_script_needs_no_main_guard_and_leaves_nothing(tmp_path: Path) -> None
     assert done.returncode == 1 and done.stdout.count("[") == 1
     assert "ZeroDivisionError" in done.stderr and "This happened on rank" in done.stderr
     assert not any(psutil.pid_exists(pid) for pid in eval(done.stdout))
+
+
+def test_an_interrupt_in_an_import_leaves_no_half_loaded_module(new_kernel: Kernel) -> None:
+    """Python keeps what it had loaded within a package whose import was cut; ours starts anew."""
+    new_kernel.value("""
+        def stumble():
+            if os.environ["RANK"] == "0":
+                time.sleep(0.3)
+                raise ValueError("while the other imports")
+            import pyro.infer
+        def use():
+            import pyro
+            return pyro.poutine.messenger.Messenger.__name__
+        pool = WorkerPool(2)
+        pool.run(int)
+        """.replace("\n        ", "\n"))  # fmt: skip
+    assert "ValueError" in new_kernel.run("pool.run(stumble)").trace
+    assert new_kernel.value("pool.run(use)") == ["Messenger"] * 2
+    new_kernel.run("pool.close()")
+    assert not new_kernel.children()
+
+
+def test_workers_do_what_they_have_to_at_their_end(new_kernel: Kernel, tmp_path: Path) -> None:
+    new_kernel.value(f"""
+        def say_goodbye():
+            import atexit, pathlib
+            file = pathlib.Path({str(tmp_path)!r}) / os.environ["RANK"]
+            atexit.register(lambda: file.write_text("goodbye"))
+        pool = WorkerPool(2)
+        pool.run(say_goodbye)
+        """.replace("\n        ", "\n"))  # fmt: skip
+    new_kernel.run("pool.close()")
+    assert [file.read_text() for file in tmp_path.iterdir()] == ["goodbye"] * 2
+
+
+def test_a_function_may_start_processes_of_its_own(new_kernel: Kernel) -> None:
+    """As torch's DataLoader does; a daemon of multiprocessing may not."""
+    loaded = new_kernel.value("""
+        from torch.utils.data import DataLoader
+        def load():
+            loader = DataLoader(list(range(4)), batch_size=4, num_workers=1)
+            return [batch.tolist() for batch in loader]
+        pool = WorkerPool(2)
+        pool.run(load)
+        """.replace("\n        ", "\n"))  # fmt: skip
+    assert loaded == [[[0, 1, 2, 3]]] * 2
+    children = new_kernel.children()
+    new_kernel.run("pool.close()")
+    assert gone(children, 2.0)
