@@ -48,7 +48,10 @@ def report(step: int, total: int, **metrics: float) -> None:
     if _own_panel is None or not _own_panel.continues(step, total):
         _own_panel = Panel(1)
     _own_panel.update(0, step, total, numbers)
-    _own_panel.draw(now_or_never=step >= total)
+    if step < total:
+        _own_panel.draw()
+    else:
+        _own_panel.finish("")
 
 
 def send_to(channel: Callable[[int, int, dict[str, float]], None]) -> None:
@@ -132,7 +135,8 @@ class Panel:
     def html(self) -> str:
         """Draw the panel as HTML; text and bars take the theme's colours."""
         rows = "".join(_bar(name, report) for name, report in self.groups())
-        note = self._note or "■ in the toolbar stops all ranks"
+        running = "■ in the toolbar stops " + ("it" if self._ranks == 1 else "all ranks")
+        note = self._note or running
         return (
             '<div style="color: inherit; font-family: var(--jp-ui-font-family, sans-serif); '
             f'font-size: 0.9em; line-height: 1.6">{rows}'

@@ -132,6 +132,7 @@ def test_nets_that_are_no_function_of_a_row(net: nn.Module, message: str) -> Non
 
 def test_bad_input_in_a_pool_leaves_it_usable(pool_of: PoolOf) -> None:
     pool, (posterior, data) = pool_of(2), problem()
+    pool.run(int)  # they have started
     for change, message in [
         ({"layout": spnb.Layout(3)}, r"sample=3 × data=1 = 3 != world_size=2"),
         ({"layout": spnb.Layout(2), "num_samples": 1}, "2 ranks along sample but num_samples=1"),

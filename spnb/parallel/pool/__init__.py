@@ -7,7 +7,7 @@ looked up only when they are asked for.
 |---|---|
 | `pool`, `options` | `WorkerPool`, what a notebook sees, and what it may be asked for |
 | `call` | one `run`: waiting for all ranks, interrupts, failures |
-| `process`, `worker` | a worker process, seen from the notebook and from inside |
+| `process`, `place`, `worker` | a worker process: from the notebook, its start, from inside |
 | `channel`, `pickling`, `memory` | how messages, objects and large memory travel |
 | `rendezvous`, `wake` | how ranks find each other, and how a waiting one is woken |
 | `output`, `failure`, `culprit`, `view` | what the reader gets to see |

@@ -168,7 +168,9 @@ class Call:
             self.intact &= intact
         elif kind == "failed":
             self._answered(rank)
-            when, failure = rest
+            when, failure, sound = rest
+            if not sound:
+                process.kill()  # the next run starts it anew
             if failure.exception:
                 failure.exception.descriptors = descriptors
             self._failures[rank] = (when, failure)

@@ -24,7 +24,7 @@ import torch.multiprocessing
 
 from spnb.parallel.pool import worker
 from spnb.parallel.pool.channel import Channel
-from spnb.parallel.pool.worker import Place
+from spnb.parallel.pool.place import Place
 
 State = Literal["starting", "idle", "running", "ended"]
 

@@ -13,14 +13,12 @@ import gc
 import linecache
 import multiprocessing
 import os
-import re
 import signal
 import socket
 import sys
 import threading
 import time
 import traceback
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import FrameType
@@ -28,52 +26,12 @@ from typing import Any
 
 from spnb.parallel.pool import wake
 from spnb.parallel.pool.channel import Channel
+from spnb.parallel.pool.place import Place
 
 inside = False
 """Whether this process is a worker."""
 
 _PR_SET_PDEATHSIG = 1
-
-_NOT_INHERITED = re.compile(
-    r"((LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|ROLE_NAME|MASTER_(ADDR|PORT)|TORCHELASTIC_\w+)"
-)
-
-
-@dataclass(frozen=True)
-class Place:
-    """What a worker is told when it starts.
-
-    Attributes:
-        rank: Its number.
-        world_size: How many there are.
-        store_port: Where the notebook's store listens.
-        threads: How many threads torch may use in it.
-        device: ``cpu`` or ``cuda``.
-        notebook: The notebook's process id if the worker shall be killed with it, else 0.
-    """
-
-    rank: int
-    world_size: int
-    store_port: int
-    threads: int
-    device: str
-    notebook: int
-
-    def environment(self) -> dict[str, str]:
-        """The environment that it stands for, as torch and the user's code look for it."""
-        return {
-            "RANK": str(self.rank),
-            "LOCAL_RANK": str(self.rank),
-            "WORLD_SIZE": str(self.world_size),
-            "LOCAL_WORLD_SIZE": str(self.world_size),
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(self.store_port),
-            "OMP_NUM_THREADS": str(self.threads),
-            "MKL_NUM_THREADS": str(self.threads),
-            "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
-            "MPLBACKEND": "Agg",  # the notebook's own backend works only in the notebook
-            "SPNB_DEVICE": self.device,  # read by `devices`, which cannot be imported yet
-        }
 
 
 def main(notebook: socket.socket, output: Connection, place: Place) -> None:
@@ -93,7 +51,7 @@ def main(notebook: socket.socket, output: Connection, place: Place) -> None:
             return
     # A daemon may not have children; a user's function may, for example to load data.
     multiprocessing.current_process()._config["daemon"] = False  # type: ignore[attr-defined]
-    _take_place(place)
+    place.take()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
     # Below Python, so that compiled code is heard too; and new streams, by whole lines.
@@ -106,17 +64,6 @@ def main(notebook: socket.socket, output: Connection, place: Place) -> None:
     Worker(Channel(notebook)).serve()
 
 
-def _take_place(place: Place) -> None:
-    """Set the environment, before torch is loaded and reads it."""
-    for name in [name for name in os.environ if _NOT_INHERITED.fullmatch(name)]:
-        del os.environ[name]  # traces of another launcher
-    os.environ.update(place.environment())
-    # When a rank is woken, torch logs each connection that it loses, with a page of C++ frames.
-    # The error itself is raised in any case; only NCCL logs what cannot be learned otherwise.
-    level = "FATAL" if place.device == "cpu" else "ERROR"
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", level)
-
-
 class Worker:
     """The state of a worker process.
 
@@ -127,7 +74,6 @@ class Worker:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self._calls: SimpleQueue[tuple[int, dict[str, Any], list[int]] | None] = SimpleQueue()
-        self._sound = True
         self._generation = -1
         self._current = -1
         self._cancelled = -1
@@ -145,7 +91,7 @@ class Worker:
         import torch  # the long part of the start
 
         self.channel.send("ready", torch.get_num_threads())
-        while self._sound and (received := self._calls.get()):
+        while received := self._calls.get():
             self._serve_one(*received)
             del received
         from spnb.parallel.pool import rendezvous
@@ -190,14 +136,14 @@ class Worker:
             when = time.monotonic()
             report = failure.describe(error, known)
             files = report.exception.descriptors if report.exception else []
-            self.channel.send("failed", number, when, report, descriptors=files)
+            sound = not _cut_an_import(error)
+            self.channel.send("failed", number, when, report, sound, descriptors=files)
             if report.exception:
                 report.exception.close()
             # The others may be waiting for this rank. They learn of it now, not in ten minutes.
             wake.shut_connections(call["ranks"])
             rendezvous.leave()
             self._generation = -1
-            self._sound = not _cut_an_import(error)
             traceback.clear_frames(error.__traceback__)  # they hold on to models and data
             error.__traceback__ = error.__context__ = error.__cause__ = None
             gc.collect(1)  # what is young; all would take longer than to start anew
@@ -274,9 +220,10 @@ def _cut_an_import(error: BaseException) -> bool:
     Python forgets the module that it was loading, but not those that it had loaded within; the
     next import of it fails in strange ways. Such a process had better be replaced.
     """
-    frames = traceback.walk_tb(error.__traceback__)
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
     return isinstance(error, KeyboardInterrupt) and any(
-        frame.f_code.co_filename.startswith("<frozen importlib") for frame, _ in frames
+        code.co_name == "<module>" or code.co_filename.startswith("<frozen importlib")
+        for code in codes
     )
 
 

@@ -201,22 +201,30 @@ def test_a_script_needs_no_main_guard_and_leaves_nothing(tmp_path: Path) -> None
     assert not any(psutil.pid_exists(pid) for pid in eval(done.stdout))
 
 
-def test_an_interrupt_in_an_import_leaves_no_half_loaded_module(new_kernel: Kernel) -> None:
+def test_an_interrupt_in_an_import_leaves_no_half_loaded_module(
+    new_kernel: Kernel, tmp_path: Path
+) -> None:
     """Python keeps what it had loaded within a package whose import was cut; ours starts anew."""
-    new_kernel.value("""
-        def stumble():
-            if os.environ["RANK"] == "0":
-                time.sleep(0.3)
-                raise ValueError("while the other imports")
-            import pyro.infer
-        def use():
-            import pyro
-            return pyro.poutine.messenger.Messenger.__name__
-        pool = WorkerPool(2)
-        pool.run(int)
-        """.replace("\n        ", "\n"))  # fmt: skip
+    package = tmp_path / "slowly"
+    package.mkdir()
+    (package / "__init__.py").write_text("import slowly.part, time\ntime.sleep(1.5)\n")
+    (package / "part.py").write_text("value = 7\n")
+    new_kernel.value(f"""
+import sys
+sys.path.append({str(tmp_path)!r})
+def use():
+    import slowly
+    return slowly.part.value
+def stumble():
+    if os.environ["RANK"] == "0":
+        time.sleep(0.5)
+        raise ValueError("while the other imports")
+    return use()
+pool = WorkerPool(2)
+pool.run(int)
+""")
     assert "ValueError" in new_kernel.run("pool.run(stumble)").trace
-    assert new_kernel.value("pool.run(use)") == ["Messenger"] * 2
+    assert new_kernel.value("pool.run(use)") == [7, 7]
     new_kernel.run("pool.close()")
     assert not new_kernel.children()
 
