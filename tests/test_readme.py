@@ -1,0 +1,40 @@
+"""The README's code runs as it stands, and the commands it names exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spnb.teach import datasets
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_the_code_of_the_readme_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 1
+    images = datasets.digits()
+    names = {
+        "x": images.train_x,
+        "y": images.train_y,
+        "x_new": images.test_x,
+        "x_test": images.test_x,
+        "y_test": images.test_y,
+    }
+    exec(compile(blocks[0], "README.md", "exec"), names)
+    assert names["probabilities"].shape == (len(images.test_x), 10)
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", README):
+        assert (ROOT / link).exists(), link
