@@ -142,7 +142,7 @@ def like(distribution: Distribution, tensor: Tensor) -> Distribution:
         for name, value in parameters.items()
         if isinstance(value, Tensor)
     }
-    return type(distribution)(**moved)
+    return type(distribution)(**moved, validate_args=False)  # they were valid before
 
 
 def _check_support(distribution: Distribution, name: str) -> None:

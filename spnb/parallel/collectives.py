@@ -47,7 +47,9 @@ def world() -> tuple[int, int]:
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
             return 0, 1
-        _, backend = local_device()
+        device, backend = local_device()
+        if device.type == "cuda":  # NCCL sends from the current one
+            torch.cuda.set_device(device)
         dist.init_process_group(backend)
         atexit.register(_leave)
     return dist.get_rank(), dist.get_world_size()
@@ -56,6 +58,11 @@ def world() -> tuple[int, int]:
 def _leave() -> None:
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def is_rank() -> bool:
+    """Whether a launcher, or a pool, has made this process one of its ranks."""
+    return "LOCAL_RANK" in os.environ
 
 
 def local_device() -> tuple[torch.device, str]:

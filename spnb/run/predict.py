@@ -13,6 +13,7 @@ from spnb.parallel.collectives import Communicator
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout
 from spnb.run import inputs
+from spnb.run.place import placed
 
 
 def predict(
@@ -44,7 +45,7 @@ def predict(
 
     Returns:
         ``[S, N, ...]``, the parameters of the likelihood (logits; means; means and log-scales),
-        on the posterior's device; None on a rank that does not ask.
+        on the device that computed it; None on a rank that does not ask.
 
     Raises:
         ValueError: a number is not positive, x is empty or not finite, the layout does not fit.
@@ -52,8 +53,8 @@ def predict(
     inputs.positive(
         num_samples=num_samples, batch_size=batch_size, samples_in_flight=samples_in_flight
     )
-    like = next(posterior.parameters())
-    rows = inputs.inputs(x, like)
+    posterior = placed(posterior)
+    rows = inputs.inputs(x, next(posterior.parameters()))
     comm = Communicator.join(layout)
     comm.layout.check_work(num_samples, len(rows))
     tile = comm.layout.tile(comm.rank, num_samples, len(rows))

@@ -9,62 +9,15 @@ way one sum over all ranks ends the step, and the divergence from the prior is c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from spnb.maths.objectives import Objective
-from spnb.maths.posteriors import Posterior
-from spnb.parallel.collectives import Communicator
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Tile
-from spnb.run.gradient import GradientBuffer
-
-#: an augmentation: inputs ``[B, ...]`` and a generator of its randomness to inputs ``[B, ...]``
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-
-
-@dataclass(frozen=True)
-class Work:
-    """What the steps of a run have in common.
-
-    Attributes:
-        posterior: the posterior; its parameters' gradients are written.
-        objective: what to minimise.
-        communicator: the ranks.
-        num_samples: S, samples of the weights a step, over all ranks.
-        num_data: N, size of the data set.
-        seed: the run's seed.
-        prediction_shape: shape of the predictions for one item.
-        per_item: whether the objective gives a loss for each item, or one for the batch.
-        samples_in_flight: samples evaluated at once.
-        recompute: evaluate the samples twice instead of keeping all their graphs, where
-            predictions have to be gathered; memory then does not grow with S.
-        augment: augmentation of the inputs, or None.
-        views: whether all samples see one augmented view, or each its own.
-    """
-
-    posterior: Posterior
-    objective: Objective
-    communicator: Communicator
-    num_samples: int
-    num_data: int
-    seed: int
-    prediction_shape: torch.Size
-    per_item: bool
-    samples_in_flight: int = 1
-    recompute: bool = False
-    augment: Augmentation | None = None
-    views: Literal["shared", "per_sample"] = "shared"
-    buffer: GradientBuffer = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Make room for the gradient."""
-        buffer = GradientBuffer(self.posterior, self.communicator.size)
-        object.__setattr__(self, "buffer", buffer)
+from spnb.run.work import Work
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,19 @@ from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from spnb.maths.objectives import ELBO, Objective
+from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel import progress
-from spnb.parallel.collectives import Communicator, local_device
+from spnb.parallel.collectives import Communicator
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout
 from spnb.run import inputs
 from spnb.run.history import EpochRecord, History, StepRecord
 from spnb.run.optimizer import Schedule, adam, scheduler
+from spnb.run.place import place_of
 from spnb.run.predict import score
-from spnb.run.step import Augmentation, Work, compute_gradient
+from spnb.run.step import compute_gradient
+from spnb.run.work import Augmentation, agree, plan_work
 
 
 @dataclass(frozen=True)
@@ -103,8 +105,8 @@ def fit(
     held_out = None if validation is None else inputs.data_set(posterior, validation)
     comm = Communicator.join(layout)
     batch_size = min(batch_size, len(x))
-    posterior = copy.deepcopy(posterior).to(_device(device, comm, posterior))
-    work = _work(
+    posterior = copy.deepcopy(posterior).to(place_of(posterior, device))
+    work = plan_work(
         posterior,
         (x, y),
         objective,
@@ -117,7 +119,7 @@ def fit(
         augment=augment,
         views=views,
     )
-    _agree(work, epochs, batch_size)
+    agree(work, epochs, batch_size)
     trained = list(posterior.trained().values())
     steps_per_epoch = -(-len(x) // batch_size)
     total = epochs * steps_per_epoch
@@ -207,8 +209,8 @@ def gradients(
     inputs.positive(num_samples=num_samples)
     x, y = inputs.data_set(posterior, data)
     comm = Communicator.join(layout)
-    posterior = copy.deepcopy(posterior).to(_device(None, comm, posterior))
-    work = _work(
+    posterior = copy.deepcopy(posterior).to(place_of(posterior))
+    work = plan_work(
         posterior,
         (x, y),
         objective,
@@ -224,67 +226,6 @@ def gradients(
     place = next(posterior.parameters()).device
     compute_gradient(work, x.to(place), y.to(place), step)
     return {name: p.grad.clone() for name, p in posterior.trained().items() if p.grad is not None}
-
-
-def _work(
-    posterior: Posterior,
-    data: tuple[Tensor, Tensor],
-    objective: Objective | None,
-    comm: Communicator,
-    num_samples: int,
-    batch_size: int,
-    seed: int,
-    **options: Any,
-) -> Work:
-    """What all steps have in common, with everything checked that can be before the first."""
-    objective = ELBO() if objective is None else objective
-    if not isinstance(objective, Objective):
-        raise TypeError(
-            f"objective is a {type(objective).__name__}; wrap a function of predictions and "
-            "targets as spnb.Objective(function)."
-        )
-    inputs.positive(samples_in_flight=options["samples_in_flight"])
-    if options["views"] not in ("shared", "per_sample"):
-        raise ValueError(f"views='{options['views']}' is neither 'shared' nor 'per_sample'.")
-    comm.layout.check_work(num_samples, batch_size)
-    predictions = inputs.probe(posterior, *data)
-    per_item = inputs.loss_per_item(posterior, objective, predictions, data[1])
-    return Work(
-        posterior,
-        objective,
-        comm,
-        num_samples,
-        len(data[0]),
-        seed,
-        predictions.shape[2:],
-        per_item,
-        **options,
-    )
-
-
-def _device(
-    wanted: torch.device | str | None, comm: Communicator, posterior: Posterior
-) -> torch.device:
-    if wanted is not None:
-        return torch.device(wanted)
-    return local_device()[0] if comm.size > 1 else next(posterior.parameters()).device
-
-
-def _agree(work: Work, epochs: int, batch_size: int) -> None:
-    """Start all ranks from rank 0's posterior, and refuse ranks that were asked for other things.
-
-    Each process of a script builds its own net, with its own initial weights.
-    """
-    comm = work.communicator
-    mine = (
-        f"N={work.num_data} S={work.num_samples} B={batch_size} epochs={epochs} "
-        f"seed={work.seed} {work.objective!r}"
-    )
-    first = comm.tell(mine, 0)
-    if mine != first:
-        raise ValueError(f"Rank 0 was asked for {first}, rank {comm.rank} for {mine}.")
-    for parameter in work.posterior.trained().values():
-        comm.copy_from_first(parameter.data)
 
 
 def _batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

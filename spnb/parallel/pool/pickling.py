@@ -9,6 +9,7 @@ stay views and tied, because it is storages, not tensors, that are moved.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import io
 import mmap
@@ -47,6 +48,16 @@ class _Pickler(cloudpickle.Pickler):
         self.class_ids: list[str] = []
         self._known_classes = known_classes
         self._alive: list[Any] = []
+        self._views: list[memoryview | pickle.PickleBuffer] = []
+
+    def close(self) -> None:
+        """Let go of all memory that was looked at, in the reverse order.
+
+        An exception's traceback may keep the pickler until it is collected as garbage, and Python
+        cannot collect a view that another one still looks through.
+        """
+        for view in [*self.buffers, *reversed(self._views)]:
+            view.release()
 
     def reducer_override(self, obj: Any) -> Any:
         """Take storages apart into buffers, and leave the rest to cloudpickle."""
@@ -55,7 +66,10 @@ class _Pickler(cloudpickle.Pickler):
             # The notebook may not have the worker's GPU: what comes from one arrives on the CPU.
             storage = obj if obj.device.type == "cpu" else obj.cpu()
             self._alive.append(storage)
-            return storage_of, (pickle.PickleBuffer(view_of(storage)),)
+            view = view_of(storage)
+            buffer = pickle.PickleBuffer(view)
+            self._views += [view, buffer]
+            return storage_of, (buffer,)
         if kind is torch.UntypedStorage and obj.device.type != "meta":
             return torch.UntypedStorage, (0,)
         if kind is torch.TypedStorage:
@@ -90,8 +104,13 @@ def dumps(obj: Any, known_classes: Collection[str] = ()) -> Payload:
         known_classes: Names of classes that the receiver has already, to be sent by name.
     """
     file = io.BytesIO()
-    pickler = _Pickler(file, known_classes)
-    pickler.dump(obj)
+    with contextlib.closing(_Pickler(file, known_classes)) as pickler:
+        pickler.dump(obj)
+        return _pack(pickler, file)
+
+
+def _pack(pickler: _Pickler, file: io.BytesIO) -> Payload:
+    """Put a pickle and its large buffers into a payload."""
     shared: dict[int, Region] = {}
     pieces: list[tuple[int, int, int]] = []
     large: list[memoryview] = []
@@ -116,6 +135,7 @@ def dumps(obj: Any, known_classes: Collection[str] = ()) -> Payload:
         )
     descriptor, offsets = memory_file(large)
     payload = Payload(None if long else bytes(body), [], pickler.class_ids, [descriptor])
+    body.release()
     payload.pieces = [
         (0, offsets[place], size) if number == 0 else (number, place, size)
         for number, place, size in pieces
@@ -199,8 +219,9 @@ def _known_class(name: str) -> type:
 
 def can_travel(obj: Any) -> bool:
     """Try whether an object can be pickled, without writing what is large."""
-    try:
-        _Pickler(io.BytesIO(), ()).dump(obj)
-    except Exception:
-        return False
+    with contextlib.closing(_Pickler(io.BytesIO(), ())) as pickler:
+        try:
+            pickler.dump(obj)
+        except Exception:
+            return False
     return True

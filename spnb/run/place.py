@@ -1,0 +1,28 @@
+"""Where a posterior computes."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from spnb.maths.posteriors import Posterior
+from spnb.parallel.collectives import is_rank, local_device
+
+
+def place_of(posterior: Posterior, wanted: torch.device | str | None = None) -> torch.device:
+    """The device to compute on: the one asked for, else a rank's own, else the posterior's.
+
+    A notebook's own process is no rank: it stays on the CPU and never touches a GPU.
+    """
+    if wanted is not None:
+        return torch.device(wanted)
+    return local_device()[0] if is_rank() else next(posterior.parameters()).device
+
+
+def placed(posterior: Posterior, wanted: torch.device | str | None = None) -> Posterior:
+    """The posterior where it is to compute: itself if it is there already, else a copy."""
+    place = place_of(posterior, wanted)
+    if next(posterior.parameters()).device == place:
+        return posterior
+    return copy.deepcopy(posterior).to(place)
