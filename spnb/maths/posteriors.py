@@ -9,7 +9,7 @@ divergence from the prior. The noise of sample s comes from a *key* that is a fu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import pyro.distributions as dist
@@ -34,22 +34,42 @@ class Key(Protocol):
 class Posterior(nn.Module):
     """Base of all posteriors.
 
+    Its parameters are what training changes, and nothing else: the model, whose own parameters are
+    only where the posterior starts, is held outside of the module's registry.
+
     Args:
         model: the Bayesian model whose weights are to be learned.
 
     Attributes:
-        point: ``[D]``, the deterministic parameters of the model, learned as in a plain net.
+        point: ``[D]``, the deterministic parameters of the model, learned as in a plain net; a
+            parameter only if there are any.
     """
+
+    point: Tensor
+
+    #: names of parameters that weight decay must leave alone: it would pull a standard deviation
+    #: towards the value at zero, softplus(0) = 0.69, and no prior asks for it
+    undecayed: tuple[str, ...] = ()
 
     def __init__(self, model: BayesianModel) -> None:
         super().__init__()
-        self.model = model
-        self.point = nn.Parameter(model.flatten(model.deterministic))
+        self._model = (model,)
+        point = model.flatten(model.deterministic)
+        if len(point):
+            self.point = nn.Parameter(point)
+        else:
+            self.register_buffer("point", point, persistent=False)
 
-    def trained(self) -> dict[str, nn.Parameter]:
-        """The parameters that training changes, by name."""
-        own = {name: p for name, p in self.named_parameters() if not name.startswith("model.")}
-        return {name: p for name, p in own.items() if p.numel()}
+    @property
+    def model(self) -> BayesianModel:
+        """The Bayesian model."""
+        return self._model[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Posterior:
+        """Take the model along to another device or precision."""
+        super()._apply(fn, recurse)
+        self.model._apply(fn, recurse)
+        return self
 
     def label(self, name: str, index: int) -> str:
         """Which of the net's parameters an element of a trained one belongs to, for messages."""
@@ -59,10 +79,6 @@ class Posterior(nn.Module):
                 return f"'{site.name}' ({name})"
             index -= site.shape.numel()
         raise IndexError(f"'{name}' has no element {index}.")
-
-    #: names of trained parameters that weight decay must leave alone: it would pull a
-    #: standard deviation towards the value at zero, softplus(0) = 0.69, and no prior asks for it
-    undecayed: tuple[str, ...] = ()
 
     def prepare(self) -> tuple[Tensor, ...]:
         """What all samples of a step share, as differentiable functions of the parameters."""

@@ -27,7 +27,7 @@ class GradientBuffer:
 
     def __init__(self, posterior: Posterior, world_size: int) -> None:
         self.posterior = posterior
-        self.parameters = posterior.trained()
+        self.parameters = dict(posterior.named_parameters())
         first = next(iter(self.parameters.values()))
         self.length = sum(p.numel() for p in self.parameters.values())
         self.flat = first.new_zeros(self.length + NUM_LOSSES + world_size, requires_grad=False)

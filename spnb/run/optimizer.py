@@ -27,7 +27,7 @@ def parameter_groups(posterior: Posterior, weight_decay: float) -> list[dict[str
         posterior: the posterior to train.
         weight_decay: decoupled weight decay of the means and deterministic parameters.
     """
-    trained = posterior.trained()
+    trained = dict(posterior.named_parameters())
     decayed = [p for name, p in trained.items() if name not in posterior.undecayed]
     free = [p for name, p in trained.items() if name in posterior.undecayed]
     groups = [

@@ -120,7 +120,7 @@ def fit(
         views=views,
     )
     agree(work, epochs, batch_size)
-    trained = list(posterior.trained().values())
+    trained = list(posterior.parameters())
     steps_per_epoch = -(-len(x) // batch_size)
     total = epochs * steps_per_epoch
     if optimizer is None:
@@ -225,7 +225,7 @@ def gradients(
     )
     place = next(posterior.parameters()).device
     compute_gradient(work, x.to(place), y.to(place), step)
-    return {name: p.grad.clone() for name, p in posterior.trained().items() if p.grad is not None}
+    return {name: p.grad.clone() for name, p in posterior.named_parameters() if p.grad is not None}
 
 
 def _batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

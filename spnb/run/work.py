@@ -108,5 +108,5 @@ def agree(work: Work, epochs: int, batch_size: int) -> None:
     first = comm.tell(mine, 0)
     if mine != first:
         raise ValueError(f"Rank 0 was asked for {first}, rank {comm.rank} for {mine}.")
-    for parameter in work.posterior.trained().values():
+    for parameter in work.posterior.parameters():
         comm.copy_from_first(parameter.data)

@@ -104,7 +104,7 @@ def contribution(
     log_likelihood = posterior.model.likelihood.log_likelihood(predictions, y)
     data_term = -log_likelihood.mean(1).sum() / divisor
     loss = data_term + kl_share * posterior.divergence(prepared) / len(x)
-    parts = torch.autograd.grad(loss, list(posterior.trained().values()))
+    parts = torch.autograd.grad(loss, list(posterior.parameters()))
     return torch.cat([part.flatten() for part in parts])
 
 

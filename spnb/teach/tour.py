@@ -141,7 +141,7 @@ def _row(
     scores: dict[str, float],
     reference: Fitted,
 ) -> Row:
-    mine, serial = fitted.posterior.trained(), reference.posterior.trained()
+    mine, serial = (dict(f.posterior.named_parameters()) for f in (fitted, reference))
     places = devices.visible_gpus() or devices.usable_cores()
     return Row(
         name=name,

@@ -118,8 +118,8 @@ def test_weights_after_200_steps_equal_serial(
     for degrees in LAYOUTS[1:]:
         layout = spnb.Layout(*degrees)
         for found in pool_of(layout.size).run(spnb.fit, posterior, data, layout=layout, **options):
-            for name, value in expected.posterior.trained().items():
-                difference = (found.posterior.trained()[name] - value).abs().max().item()
+            for name, value in expected.posterior.named_parameters():
+                difference = (found.posterior.get_parameter(name) - value).abs().max().item()
                 assert difference <= limit, (degrees, name)
 
 

@@ -45,7 +45,7 @@ def test_the_temperature_weighs_the_divergence() -> None:
 
 def test_the_gradient_is_clipped() -> None:
     posterior, data = problem()
-    sgd = lambda p: torch.optim.SGD(p.trained().values(), lr=1.0)  # noqa: E731
+    sgd = lambda p: torch.optim.SGD(p.parameters(), lr=1.0)  # noqa: E731
     fitted = spnb.fit(posterior, data, clip_norm=0.01, optimizer=sgd)
     moved = torch.cat([fitted.posterior.loc - posterior.loc, fitted.posterior.rho - posterior.rho])
     assert moved.norm().item() == pytest.approx(0.01, rel=1e-4)
@@ -69,11 +69,11 @@ def test_schedules() -> None:
 
 def test_a_step_applies_the_gradient_that_gradients_returns() -> None:
     posterior, data = problem(24)
-    sgd = lambda p: torch.optim.SGD(p.trained().values(), lr=1.0)  # noqa: E731
+    sgd = lambda p: torch.optim.SGD(p.parameters(), lr=1.0)  # noqa: E731
     fitted = spnb.fit(posterior, data, batch_size=24, optimizer=sgd, seed=9)
     expected = spnb.gradients(posterior, data, seed=9, step=0)
-    for name, value in fitted.posterior.trained().items():
-        torch.testing.assert_close(posterior.trained()[name] - value, expected[name])
+    for name, value in fitted.posterior.named_parameters():
+        torch.testing.assert_close(posterior.get_parameter(name) - value, expected[name])
 
 
 def test_more_samples_begin_with_the_same_ones() -> None:

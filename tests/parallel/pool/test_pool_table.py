@@ -1,6 +1,6 @@
-"""The figures to beat or hold, each in a real kernel.
+"""The figures to beat or hold, each in a real kernel; ``pytest -rP`` shows them.
 
-The target stands in the name of each limit; what is asserted leaves room for a busy machine.
+What is asserted leaves room for a busy machine.
 """
 
 from __future__ import annotations
@@ -18,6 +18,12 @@ pytestmark = pytest.mark.kernel
 
 ROOM = 3.0
 """How many times slower than its target a busy machine may be."""
+
+
+def within(target: float, seconds: float, what: str) -> None:
+    """Show a figure, and hold it to its target."""
+    print(f"{what}: {1000 * seconds:.0f} ms (target {1000 * target:.0f} ms)")
+    assert seconds < target * ROOM
 
 
 def test_functions_and_classes_from_cells(kernel: Kernel) -> None:
@@ -65,13 +71,14 @@ time.perf_counter() - start, [n for n, _ in out], [t for _, t in out]
 """)
     cores = len(os.sched_getaffinity(0))
     assert sums == [500, 500] and threads == [max(1, cores // 2)] * 2
-    assert seconds < 4.0 * ROOM
+    within(4.0, seconds, "cold start to the first collective")
 
 
 def test_second_run_20_ms(kernel: Kernel) -> None:
     kernel.value("def empty(): pass")
     times = sorted(kernel.value("[clock(pool.run, empty) for _ in range(21)]"))
-    assert times[10] < 0.02 * ROOM
+    print(f"second run of an empty function, median of 21: {1000 * times[10]:.1f} ms")
+    assert times[10] < 0.02
 
 
 def test_output_is_labelled_and_prompt(kernel: Kernel) -> None:
@@ -88,6 +95,7 @@ _ = loud.run(talk); print("over"); loud.close()
         line = f"[rank {rank}] first from {rank}\n"
         seen = next(when for when, text in reply.texts if line in text)
         assert seen < 0.8
+        print(f"rank {rank} heard after {1000 * seen:.0f} ms")
         assert f"[rank {rank}] from a program\n" in reply.text
         assert f"[rank {rank}] second\n" in reply.text
     assert reply.text.endswith("over\n")
@@ -114,8 +122,8 @@ pool.run(lopsided)
     assert 'return {}["missing"]' in reply.trace and "in lopsided" in reply.trace
     assert "_serve_one" not in reply.trace and "call.py" not in reply.trace
     assert "[rank 1] before 1\n" in reply.text  # the output of the rank that failed
-    assert reply.seconds < 1.0 * ROOM
-    assert kernel.value("clock(pool.run, int)") < 0.05 * ROOM + 0.1
+    within(0.5, reply.seconds, "rank 1 raises, rank 0 waits")
+    within(0.05, kernel.value("clock(pool.run, int)"), "the run after a failure")
     assert kernel.value("[r.pid for r in pool.status()]") == pids
 
 
@@ -161,7 +169,7 @@ def endless():
 pool.run(endless)
 """,
     )
-    assert seconds < 0.5 * ROOM
+    within(0.6, seconds, "interrupt while training")
     assert kernel.value("[r.pid for r in pool.status()]") == pids
 
 
@@ -176,10 +184,10 @@ def deadlock():
         dist.broadcast(torch.ones(1), src=0); dist.recv(torch.ones(1), src=0)
 pool.run(deadlock)
 """
-    assert interrupted(kernel, deadlock) < 1.3 * ROOM
+    within(1.3, interrupted(kernel, deadlock), "interrupt in a deadlock")
     # Both ranks in the store: one waits for a key that never comes.
     waiting = "pool.run(lambda: (print('go'), dist.distributed_c10d._get_default_store().get('x')))"
-    assert interrupted(kernel, waiting) < 1.3 * ROOM
+    within(1.3, interrupted(kernel, waiting), "interrupt in the store")
     assert kernel.value("[r.pid for r in pool.status()]") == pids
 
 
@@ -220,7 +228,7 @@ def test_interrupt_during_the_start(new_kernel: Kernel) -> None:
     new_kernel.interrupt()
     reply = new_kernel.end()
     assert reply.error is not None and reply.error[0] == "KeyboardInterrupt"
-    assert time.monotonic() - pressed < 0.5 * ROOM
+    within(0.6, time.monotonic() - pressed, "interrupt during the start")
     assert new_kernel.value("pool.run(lambda: dist.get_world_size())") == [2, 2]
     assert len(new_kernel.children()) == 2
 
@@ -246,8 +254,10 @@ pool.run(work, {doing!r})
     time.sleep(0.3)
     workers = new_kernel.children()
     assert len(workers) == 2
+    killed = time.monotonic()
     new_kernel.kill()
     assert gone(workers, 2.0)
+    print(f"{doing}: workers gone after {1000 * (time.monotonic() - killed):.0f} ms")
 
 
 def test_kernel_killed_after_a_start_in_a_thread(new_kernel: Kernel) -> None:
@@ -279,7 +289,7 @@ def test_worker_killed_1_s(kernel: Kernel, other: str) -> None:
     killed = time.monotonic()
     os.kill(old[1], signal.SIGKILL)
     reply = kernel.end()
-    assert time.monotonic() - killed < 1.0 * ROOM
+    within(0.6, time.monotonic() - killed, "a worker is killed")
     assert reply.error is not None and reply.error[0] == "WorkerDied"
     assert "rank 1 was killed (SIGKILL): out of memory?" in reply.error[1]
     assert kernel.value("pool.run(lambda: dist.get_rank())") == [0, 1]
@@ -311,7 +321,7 @@ start = time.perf_counter(); out = pool.run(big, True); seconds = time.perf_coun
     assert kernel.value("[o['w'].sum().item() for o in out]") == [50_000_000.0] * 2
     assert kernel.value("shm() - before") < 250  # MB: what is equal takes memory once
     assert kernel.value("out[0]['w'].zero_(); out[1]['w'][:9].tolist()") == [1.0] * 9
-    assert kernel.value("seconds") < 0.4 * ROOM
+    within(0.4, kernel.value("seconds"), "200 MB from each of two ranks")
     kernel.value("out = pool.run(big, False)")
     assert kernel.value("[o['w'][-1].item() for o in out]") == [0.0, 1.0]
     kernel.value("del out")
@@ -334,8 +344,8 @@ start = time.perf_counter(); second = pool.run(read, data); warm = time.perf_cou
 """)
     assert kernel.value("[s for s, _ in first + second]") == [50_000_000.0] * 4
     assert max(kernel.value("[mb for _, mb in first + second]")) < 4.0
-    assert kernel.value("cold") < 0.35 * ROOM
-    assert kernel.value("warm") < 0.04 * ROOM + 0.1
+    within(0.35, kernel.value("cold"), "200 MB shared, read by both ranks")
+    within(0.05, kernel.value("warm"), "the same again")
     kernel.value("_ = pool.run(lambda x: x[dist.get_rank()].fill_(7.0 + dist.get_rank()), data)")
     assert kernel.value("data[:3].tolist()") == [7.0, 8.0, 1.0]
     # Without share, an argument is the rank's own.
