@@ -29,8 +29,11 @@ tour: $(STAMP)  ## a two-minute tour in the terminal
 test: $(STAMP)  ## all tests and all notebooks, with coverage
 	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
 
+# In a container one is often root, which JupyterLab refuses unless told.
+lab: AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 lab: $(STAMP)  ## JupyterLab on the first notebook
-	SPNB_SCALE=$${SPNB_LAB_SCALE:-laptop} $(BIN)/jupyter lab --ip=127.0.0.1 tutorials/00_start_here.ipynb
+	SPNB_SCALE=$${SPNB_LAB_SCALE:-laptop} $(BIN)/jupyter lab --ip=127.0.0.1 $(AS_ROOT) \
+	  tutorials/00_start_here.ipynb
 
 notebooks: $(STAMP)  ## write the notebooks anew from tutorials/sources
 	$(BIN)/python tutorials/build.py
