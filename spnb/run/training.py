@@ -86,7 +86,9 @@ def fit(
         optimizer: makes another torch optimiser from the posterior; `learning_rate` and
             `weight_decay` are then its own affair.
         augment: ``(x [B, ...], generator) -> x``, applied to each batch on the device.
-        views: whether all samples see one augmented view, or each its own.
+        views: whether all samples see one augmented view, or each its own. An objective of the
+            mean predictive then averages predictions of different views: it marginalises the
+            augmentation as well as the weights, which is another objective, not a wrong one.
         samples_in_flight: samples evaluated at once (`torch.vmap`); 1 is fastest on a CPU.
         recompute: for objectives that are not linear in the samples, evaluate twice instead of
             keeping S graphs; slower, and memory does not grow with S.
