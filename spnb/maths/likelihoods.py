@@ -64,6 +64,10 @@ class Likelihood(nn.Module):
         values = self(predictions).log_prob(targets)
         return values.flatten(2).sum(2) if values.dim() > 2 else values
 
+    def total_nll(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Negative sum of the log-densities over items and samples, a scalar."""
+        return -self.log_likelihood(predictions, targets).sum()
+
     def check(self, predictions: Tensor, targets: Tensor) -> None:
         """Refuse targets that do not fit the predictions ``[1, B, ...]``.
 
@@ -92,6 +96,22 @@ class Categorical(Likelihood):
     def forward(self, predictions: Tensor) -> Distribution:
         """Categorical distribution over the last dimension."""
         return dist.Categorical(logits=predictions, validate_args=False)
+
+    def log_likelihood(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability of each item's class under each sample, ``[S, B]``."""
+        values = -self._cross_entropy(predictions, targets, "none").view(predictions.shape[:-1])
+        return values.flatten(2).sum(2) if values.dim() > 2 else values
+
+    def total_nll(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """Their sum with the other sign, in one operation."""
+        return self._cross_entropy(predictions, targets, "sum")
+
+    @staticmethod
+    def _cross_entropy(predictions: Tensor, targets: Tensor, reduction: str) -> Tensor:
+        flat = predictions.flatten(0, -2)
+        if flat.shape[0] != targets.numel():  # of several samples
+            targets = targets.expand(predictions.shape[:-1])
+        return nn.functional.cross_entropy(flat, targets.reshape(-1).long(), reduction=reduction)
 
     def mean(self, predictions: Tensor) -> Tensor:
         """Class probabilities ``[S, B, C]``."""

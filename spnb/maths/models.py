@@ -10,16 +10,19 @@ vector ``[D]``, the *point*.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import pyro
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as Distribution
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import vmap
 
 from spnb.maths import likelihoods, priors
 from spnb.maths.modules import refuse_unsupported
+from spnb.maths.stateless import Stateless
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Site:
     name: str
     shape: torch.Size
     prior: Distribution | None
+
+    @cached_property
+    def size(self) -> int:
+        """Number of its elements."""
+        return self.shape.numel()
 
 
 class BayesianModel(nn.Module):
@@ -55,10 +63,13 @@ class BayesianModel(nn.Module):
         super().__init__()
         refuse_unsupported(net)
         self.net = net
+        self._stateless = Stateless(net)
         first = next(net.parameters())
         self.likelihood = likelihoods.named(likelihood).to(first)
+        self._of_likelihood = [name for name, _ in self.likelihood.named_parameters()]
         default = pyro.distributions.Normal(0.0, 1.0) if prior is None else prior
         self.sites = tuple(self._resolve_sites(default))
+        self._sort()
         if not self.drawn:
             raise ValueError(
                 f"The prior leaves all {len(self.sites)} parameters deterministic; "
@@ -81,19 +92,25 @@ class BayesianModel(nn.Module):
             Site(s.name, s.shape, None if s.prior is None else priors.like(s.prior, like))
             for s in self.sites
         )
+        self._sort()
         return self
+
+    def _sort(self) -> None:
+        """Keep apart what is asked for at every sample."""
+        self._drawn = tuple(site for site in self.sites if site.prior is not None)
+        self._deterministic = tuple(site for site in self.sites if site.prior is None)
 
     # -- the parameters -----------------------------------------------------------------------
 
     @property
     def drawn(self) -> tuple[Site, ...]:
         """The parameters that have a prior, in the order of the flat vector ``[P]``."""
-        return tuple(site for site in self.sites if site.prior is not None)
+        return self._drawn
 
     @property
     def deterministic(self) -> tuple[Site, ...]:
         """The parameters that have none, in the order of the point ``[D]``."""
-        return tuple(site for site in self.sites if site.prior is None)
+        return self._deterministic
 
     def priors(self) -> dict[str, Distribution]:
         """The prior of every parameter that has one, by name."""
@@ -114,7 +131,7 @@ class BayesianModel(nn.Module):
     @staticmethod
     def unflatten(vector: Tensor, sites: tuple[Site, ...]) -> dict[str, Tensor]:
         """A flat ``[..., P]`` as ``{name: [..., *shape of the parameter]}``; views, no copies."""
-        parts = vector.split([site.shape.numel() for site in sites], -1)
+        parts = vector.split_with_sizes([site.size for site in sites], -1)
         return {
             site.name: part.view((*vector.shape[:-1], *site.shape))
             for site, part in zip(sites, parts, strict=True)
@@ -135,23 +152,46 @@ class BayesianModel(nn.Module):
             ``[C, B, ...]``. One sample is evaluated plainly, several at once by `torch.vmap`.
         """
         if len(weights) == 1:
-            return self._predict_one(weights[0], point, x[0] if own_views else x).unsqueeze(0)
-        in_dims = (0, None, 0 if own_views else None)
-        return vmap(self._predict_one, in_dims=in_dims)(weights, point, x)
+            values = self.unflatten(weights.squeeze(0), self.drawn)
+            return self.predict_one(values, point, x[0] if own_views else x).unsqueeze(0)
 
-    def _predict_one(self, weights: Tensor, point: Tensor, x: Tensor) -> Tensor:
-        values = self.unflatten(weights, self.drawn) | self.unflatten(point, self.deterministic)
-        return self._outputs(values, x)
+        def one(weights: Tensor, x: Tensor) -> Tensor:
+            return self.predict_one(self.unflatten(weights, self.drawn), point, x)
 
-    def _outputs(self, values: dict[str, Tensor], x: Tensor) -> Tensor:
-        own = {
-            name.removeprefix("likelihood."): value
-            for name, value in values.items()
-            if name.startswith("likelihood.")
-        }
-        nets = {name: value for name, value in values.items() if not name.startswith("likelihood.")}
-        outputs = functional_call(self.net, nets, (x,))
-        return self.likelihood.attach(outputs, own)
+        return vmap(one, in_dims=(0, 0 if own_views else None))(weights, x)
+
+    def predict_one(self, values: dict[str, Tensor], point: Tensor, x: Tensor) -> Tensor:
+        """Predictions ``[B, ...]`` of one sample.
+
+        Args:
+            values: the sample, a tensor for each parameter that has a prior.
+            point: ``[D]``, the deterministic parameters.
+            x: inputs ``[B, ...]``.
+        """
+        with self.at(values, point) as predict:
+            return predict(x)
+
+    @contextmanager
+    def at(self, values: dict[str, Tensor], point: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+        """Predictions of one sample as a function of the inputs, within a ``with`` block.
+
+        It reads the given tensors themselves: write another sample into them, and the function
+        predicts with that.
+
+        Args:
+            values: a tensor for each parameter that has a prior.
+            point: ``[D]``, the deterministic parameters.
+        """
+        if self._deterministic:
+            values = values | self.unflatten(point, self._deterministic)
+        with self._at(values) as predict:
+            yield predict
+
+    @contextmanager
+    def _at(self, values: dict[str, Tensor]) -> Iterator[Callable[[Tensor], Tensor]]:
+        own = {name: values[f"likelihood.{name}"] for name in self._of_likelihood}
+        with self._stateless.at(values) as net:
+            yield lambda x: self.likelihood.attach(net(x), own)
 
     # -- the Pyro model -----------------------------------------------------------------------
 
@@ -172,7 +212,8 @@ class BayesianModel(nn.Module):
             else pyro.param(site.name, self.initial(site.name))
             for site in self.sites
         }
-        distribution = self.likelihood(self._outputs(values, x))
+        with self._at(values) as predict:
+            distribution = self.likelihood(predict(x))
         within = len(distribution.batch_shape) - 1
         rows = torch.arange(len(x), device=x.device)
         with pyro.plate("data", num_data or len(x), subsample=rows):

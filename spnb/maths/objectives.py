@@ -53,6 +53,11 @@ class Objective:
         self.linear_in_samples = linear_in_samples
         self.temperature = float(temperature)
 
+    @property
+    def separable(self) -> bool:
+        """Whether each sample can be evaluated by itself, and the losses be added up."""
+        return self.linear_in_samples and not self.local
+
     def losses(self, predictions: Tensor, targets: Tensor, likelihood: Likelihood) -> Tensor:
         """Losses of the items.
 
@@ -66,6 +71,10 @@ class Objective:
         """
         assert self.function is not None
         return self.function(predictions, targets)
+
+    def total(self, predictions: Tensor, targets: Tensor, likelihood: Likelihood) -> Tensor:
+        """Sum of the losses of the items, a scalar; arguments as for `losses`."""
+        return self.losses(predictions, targets, likelihood).sum()
 
     def __repr__(self) -> str:
         """Name and temperature."""
@@ -87,6 +96,11 @@ class ELBO(Objective):
     def losses(self, predictions: Tensor, targets: Tensor, likelihood: Likelihood) -> Tensor:
         """Mean over the samples of the negative log-likelihood, ``[B]``."""
         return -likelihood.log_likelihood(predictions, targets).mean(0)
+
+    def total(self, predictions: Tensor, targets: Tensor, likelihood: Likelihood) -> Tensor:
+        """The same summed over the items, in fewer operations."""
+        total = likelihood.total_nll(predictions, targets)
+        return total if predictions.shape[0] == 1 else total / predictions.shape[0]
 
 
 class AlphaDivergence(Objective):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from spnb.parallel import devices
 from spnb.parallel.layout import Axis, Layout
+from spnb.parallel.trace import Trace
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ class Communicator:
     layout: Layout
     rank: int = 0
     traffic: dict[str, Traffic] = field(default_factory=dict)
+    trace: Trace = field(default_factory=Trace)
 
     @classmethod
     def join(cls, layout: Layout | None) -> Communicator:
@@ -113,7 +115,7 @@ class Communicator:
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all ranks."""
         if self.size > 1:
-            with self._counted("all_reduce", tensor):
+            with self.trace.span("all-reduce"), self._counted("all_reduce", tensor):
                 dist.all_reduce(tensor)
 
     def gather(self, tensor: Tensor, axis: Axis, dim: int, sizes: Sequence[int]) -> Tensor:
@@ -135,7 +137,7 @@ class Communicator:
         padded = parts.new_zeros(longest, *parts.shape[1:])
         padded[: len(parts)] = parts
         received = [torch.empty_like(padded) for _ in sizes]
-        with self._counted("all_gather", padded):
+        with self.trace.span("all-gather"), self._counted("all_gather", padded):
             dist.all_gather(received, padded, group=self._group(axis))
         whole = torch.cat([part[:n] for part, n in zip(received, sizes, strict=True)])
         return whole.movedim(0, dim)

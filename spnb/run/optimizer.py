@@ -47,7 +47,8 @@ def adam(posterior: Posterior, learning_rate: float, weight_decay: float = 0.0) 
         raise ValueError(f"learning_rate={learning_rate} must be a positive number.")
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay={weight_decay} must not be negative.")
-    return AdamW(parameter_groups(posterior, weight_decay), lr=learning_rate, foreach=True)
+    fused = next(posterior.parameters()).device.type in ("cpu", "cuda")
+    return AdamW(parameter_groups(posterior, weight_decay), lr=learning_rate, fused=fused)
 
 
 def scheduler(

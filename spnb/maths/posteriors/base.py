@@ -1,0 +1,174 @@
+"""What every posterior is: a way from sample indices to weights.
+
+A posterior offers three things, and parallelism over samples is then written once for all of
+them: `prepare`, what is computed once a step; `draw`, sample indices to weights; and the
+divergence from the prior. The noise of sample s comes from a *key* that is a function of
+``(seed, step, s)`` alone, so the same index gives the same weights on any process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spnb.maths.models import BayesianModel
+
+
+class Key(Protocol):
+    """A name for a stream of random numbers (`spnb.Key`)."""
+
+    def fold(self, *names: int | str) -> Key:
+        """The key of a stream within this one."""
+
+    def generator(self, device: Any = "cpu") -> torch.Generator:
+        """A generator at the beginning of the stream."""
+
+
+class Posterior(nn.Module):
+    """Base of all posteriors.
+
+    Its parameters are what training changes, and nothing else: the model, whose own parameters are
+    only where the posterior starts, is held outside of the module's registry.
+
+    Args:
+        model: the Bayesian model whose weights are to be learned.
+
+    Attributes:
+        point: ``[D]``, the deterministic parameters of the model, learned as in a plain net; a
+            parameter only if there are any.
+    """
+
+    point: Tensor
+
+    #: names of parameters that weight decay must leave alone: it would pull a standard deviation
+    #: towards the value at zero, softplus(0) = 0.69, and no prior asks for it
+    undecayed: tuple[str, ...] = ()
+
+    @property
+    def drawing(self) -> type[Drawing]:
+        """How a training step draws its samples."""
+        return Drawing
+
+    def __init__(self, model: BayesianModel) -> None:
+        super().__init__()
+        self._model = (model,)
+        point = model.flatten(model.deterministic)
+        if len(point):
+            self.point = nn.Parameter(point)
+        else:
+            self.register_buffer("point", point, persistent=False)
+
+    @property
+    def model(self) -> BayesianModel:
+        """The Bayesian model."""
+        return self._model[0]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Posterior:
+        """Take the model along to another device or precision."""
+        super()._apply(fn, recurse)
+        self.model._apply(fn, recurse)
+        return self
+
+    def label(self, name: str, index: int) -> str:
+        """Which of the net's parameters an element of a trained one belongs to, for messages."""
+        sites = self.model.deterministic if name == "point" else self.model.drawn
+        for site in sites:
+            if index < site.shape.numel():
+                return f"'{site.name}' ({name})"
+            index -= site.shape.numel()
+        raise IndexError(f"'{name}' has no element {index}.")
+
+    def prepare(self) -> tuple[Tensor, ...]:
+        """What all samples of a step share, as differentiable functions of the parameters."""
+        raise NotImplementedError
+
+    def draw(
+        self, sample_ids: Sequence[int], key: Key, prepared: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Weights ``[C, P]`` of some samples, differentiable in ``prepared``.
+
+        Args:
+            sample_ids: indices s of the samples, any subset in any order.
+            key: key of the step; sample s takes its noise from ``key.fold(s)``.
+            prepared: what `prepare` returned; computed anew if None.
+        """
+        raise NotImplementedError
+
+    def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
+        """What is known of KL(posterior || prior) in closed form, or one part of it, a scalar.
+
+        Args:
+            prepared: what `prepare` returned.
+            part: which part, from 0.
+            parts: into how many the work is divided, one a rank; the parts add up to the whole.
+        """
+        raise NotImplementedError
+
+    def add_divergence(
+        self, leaves: Sequence[Tensor], part: int, parts: int, factor: float
+    ) -> Tensor:
+        """The same part, with ``factor`` times its derivatives added to gradients.
+
+        Args:
+            leaves: what `prepare` returned, as leaves of autograd, with their ``grad``.
+            part: which part, from 0.
+            parts: into how many the work is divided.
+            factor: the divergence's factor in the loss.
+        """
+        with torch.enable_grad():
+            known = self.divergence(leaves, part, parts)
+        if known.requires_grad:
+            known.backward(torch.full_like(known, factor))
+        return known.detach()
+
+    @property
+    def estimates(self) -> bool:
+        """Whether a part of the divergence has no closed form."""
+        return False
+
+    def sampled_divergence(
+        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
+    ) -> Tensor:
+        """That part of it, estimated from each of the drawn samples, ``[C]``.
+
+        Args:
+            values: the samples, ``{name: [C, *shape]}``.
+            prepared: what `prepare` returned.
+        """
+        raise NotImplementedError
+
+
+class Drawing:
+    """Draws the samples of one step one after the other, and carries their gradients back.
+
+    This general way leaves the chain rule to autograd; a posterior for which it is short writes it
+    out, in place and without a graph (`NormalDrawing`).
+
+    Args:
+        posterior: the posterior.
+        key: key of the step.
+        leaves: what `Posterior.prepare` returned, as leaves of autograd, with a ``grad`` each to
+            add to.
+    """
+
+    def __init__(self, posterior: Posterior, key: Key, leaves: Sequence[Tensor]) -> None:
+        self.posterior, self.key, self.leaves = posterior, key, leaves
+        self._drawn: Tensor
+
+    def draw(self, sample: int, weights: Tensor) -> None:
+        """Write a sample into a vector ``[P]``."""
+        with torch.enable_grad():
+            self._drawn = self.posterior.draw([sample], self.key, self.leaves)
+        weights.copy_(self._drawn.detach().view(-1))
+
+    def carry_back(self, gradients: Sequence[Tensor]) -> None:
+        """Add to the gradients of the leaves.
+
+        Args:
+            gradients: at the sample that was drawn last, one for each parameter of the model.
+        """
+        whole = torch.cat([gradient.reshape(1, -1) for gradient in gradients], 1)
+        self._drawn.backward(whole, inputs=list(self.leaves))

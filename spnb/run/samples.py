@@ -1,0 +1,141 @@
+"""Samples of the weights in evaluation, and the way of their gradients back to the parameters.
+
+There are two ways. A `Chunk` is what autograd makes of it: its weights are differentiable
+functions of what they were drawn from, and several chunks may be kept at once. A `Lane` evaluates
+one sample after the other in the same memory: autograd sees only the network, at weights that are
+leaves, and the rest of the chain rule is the posterior's own (`Drawing`), in place and without a
+graph. That keeps a sample's cost close to a plain forward and backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+import torch
+from torch import Tensor
+
+from spnb.maths.posteriors import Posterior
+from spnb.parallel.keyed import Key
+
+
+class Source:
+    """What the samples of a step are drawn from, and where their gradients gather.
+
+    Args:
+        posterior: the posterior; the gradients of its parameters are there, and zero.
+        key: key of the step.
+
+    Attributes:
+        leaves: what `Posterior.prepare` returned, as leaves of autograd, each with its ``grad``.
+    """
+
+    def __init__(self, posterior: Posterior, key: Key) -> None:
+        self.posterior, self.key = posterior, key
+        self._prepared = posterior.prepare()
+        # What is a parameter itself gathers its gradient right where it belongs.
+        self.leaves = tuple(p if p.is_leaf else p.detach().requires_grad_() for p in self._prepared)
+        for leaf in self.leaves:
+            if leaf.grad is None:
+                leaf.grad = torch.zeros_like(leaf)
+
+    def finish(self, part: int, parts: int, factor: float) -> Tensor:
+        """Carry the gradients on to the parameters, with a part of the known divergence.
+
+        Args:
+            part: which part of the divergence to count.
+            parts: into how many it is divided.
+            factor: the divergence's factor in the loss.
+
+        Returns:
+            This part of the divergence, a scalar.
+        """
+        known = self.posterior.add_divergence(self.leaves, part, parts, factor)
+        pairs = zip(self._prepared, self.leaves, strict=True)
+        ends = [(whole, leaf.grad) for whole, leaf in pairs if whole is not leaf]
+        torch.autograd.backward([end for end, _ in ends], [gradient for _, gradient in ends])
+        return known
+
+
+class Chunk:
+    """A few samples with their graph, as many as one likes at once.
+
+    Args:
+        source: where to draw from.
+        sample_ids: which samples.
+    """
+
+    def __init__(self, source: Source, sample_ids: Sequence[int]) -> None:
+        self._source = source
+        self.weights = source.posterior.draw(sample_ids, source.key, source.leaves)
+
+    def predict(self, x: Tensor, own_views: bool = False) -> Tensor:
+        """Predictions ``[C, B, ...]``, as `spnb.BayesianModel.predict` makes them."""
+        posterior = self._source.posterior
+        return posterior.model.predict(self.weights, posterior.point, x, own_views)
+
+    def sampled_divergence(self) -> Tensor:
+        """The part of the divergence that is estimated from each sample, ``[C]``."""
+        posterior = self._source.posterior
+        values = posterior.model.unflatten(self.weights, posterior.model.drawn)
+        return posterior.sampled_divergence(values, self._source.leaves)
+
+    def carry_back(self) -> None:
+        """Nothing is left to do after a backward pass."""
+
+
+class Lane:
+    """One sample after the other, in the same memory. Use it in a ``with`` block.
+
+    Args:
+        source: where to draw from.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        model = source.posterior.model
+        first = source.leaves[0]
+        self._weights = first.new_empty(sum(s.size for s in model.drawn), requires_grad=False)
+        self._values = model.unflatten(self._weights, model.drawn)
+        self._leaves = tuple(self._values.values())
+        for leaf in self._leaves:
+            leaf.requires_grad_()
+        self._drawing = source.posterior.drawing(source.posterior, source.key, source.leaves)
+        self._open = ExitStack()
+        self._predict: Callable[[Tensor], Tensor]
+
+    def __enter__(self) -> Lane:
+        posterior = self._source.posterior
+        held = posterior.model.at(self._values, posterior.point)
+        self._predict = self._open.enter_context(held)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._open.close()
+
+    def draw(self, sample: int) -> Lane:
+        """Put a sample in the place of the one before."""
+        self._drawing.draw(sample, self._weights)
+        return self
+
+    def predict(self, x: Tensor, own_views: bool = False) -> Tensor:
+        """Predictions ``[1, B, ...]``."""
+        return self._predict(x[0] if own_views else x).unsqueeze(0)
+
+    def sampled_divergence(self) -> Tensor:
+        """The part of the divergence that is estimated from the sample, ``[1]``."""
+        values = {name: value.unsqueeze(0) for name, value in self._values.items()}
+        return self._source.posterior.sampled_divergence(values, self._source.leaves)
+
+    def carry_back(self) -> None:
+        """Add the gradient at the sample to what it was drawn from."""
+        grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in self._leaves]
+        self._drawing.carry_back(grads)
+        for leaf in self._leaves:
+            leaf.grad = None

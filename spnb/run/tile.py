@@ -1,0 +1,186 @@
+"""The evaluation of one rank's tile in one step: its samples, on its rows.
+
+Where the objective is linear in the samples their gradients simply add up, chunk by chunk. Where
+it is not, the predictions of all samples are gathered, each rank forms the same loss and the same
+gradient at the predictions, keeps the slice that belongs to its tile, and carries on backwards from
+there: the backward pass needs no communication.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spnb.parallel.keyed import Key
+from spnb.parallel.layout import Tile
+from spnb.run.samples import Chunk, Lane, Source
+from spnb.run.work import Work
+
+
+@dataclass
+class TileRun:
+    """A tile in evaluation; the gradient gathers in `source`.
+
+    Attributes:
+        work: the run.
+        tile: this rank's samples and rows.
+        source: what the samples are drawn from.
+        x: inputs of the whole batch.
+        y: targets of the whole batch.
+        step: index of the step.
+        estimated: this rank's share of the divergence that is estimated from the samples.
+    """
+
+    work: Work
+    tile: Tile
+    source: Source
+    x: Tensor
+    y: Tensor
+    step: int
+
+    def __post_init__(self) -> None:
+        self.views_key = Key(self.work.seed).fold("augment", self.step)
+        self.rows = slice(self.tile.rows.start, self.tile.rows.stop)
+        self.targets = self.y[self.rows]
+        self.estimated = self.source.leaves[0].new_zeros(())
+        self.span = self.work.communicator.trace.span
+        if self.work.augment is None or self.work.views == "per_sample":
+            self.view = self.x[self.rows]
+        else:
+            self.view = self._augmented("shared")
+
+    def separately(self) -> Tensor:
+        """Evaluate samples whose losses add up, chunk by chunk; memory does not grow with S.
+
+        Returns:
+            This rank's share of the data term.
+        """
+        work, likelihood = self.work, self.work.posterior.model.likelihood
+        found = [self.estimated.new_zeros(())]
+        share = 1 / work.num_samples / len(self.x)  # of one sample and row
+        size, weight = 0, found[0]
+        with self._lane() as lane:
+            for samples in self._chunks():
+                drawn, predictions = self._predict(samples, lane)
+                ends = self._divergence_of(drawn)
+                if len(self.targets):
+                    with self.span("forward"):
+                        summed = work.objective.total(predictions, self.targets, likelihood)
+                    if len(samples) != size:
+                        size = len(samples)
+                        weight = summed.new_tensor(size * share)
+                    found.append(size * summed.detach() if size > 1 else summed.detach())
+                    ends.append((summed, weight))
+                self._backward(drawn, ends)
+        return torch.stack(found).sum() * share
+
+    def gathered(self) -> Tensor:
+        """Evaluate a loss that needs the predictions of several samples, or of all rows, at once.
+
+        Returns:
+            This rank's share of the data term.
+        """
+        work, comm, objective = self.work, self.work.communicator, self.work.objective
+        if work.recompute:
+            with torch.no_grad(), self._lane() as lane:
+                whole = torch.cat([self._predict(c, lane)[1] for c in self._chunks()])
+        else:
+            parts = [self._predict(c, None) for c in self._chunks()]
+            whole = torch.cat([predictions.detach() for _, predictions in parts])
+        over_samples = not (objective.linear_in_samples or objective.local)
+        if over_samples:
+            sizes = comm.layout.sizes("sample", work.num_samples)
+            whole = comm.gather(whole, "sample", 0, sizes)
+        if not work.per_item:
+            whole = comm.gather(whole, "data", 1, comm.layout.sizes("data", len(self.x)))
+        loss, gradient = self._at_predictions(whole)
+        if over_samples:
+            gradient = gradient[self.tile.samples.start : self.tile.samples.stop]
+        if not work.per_item:
+            gradient = gradient[:, self.rows]
+        own = gradient.split(work.samples_in_flight)
+        with self._lane() if work.recompute else nullcontext() as lane:
+            for samples, at in zip(self._chunks(), own, strict=True):
+                drawn, predictions = (
+                    self._predict(samples, lane) if work.recompute else parts.pop(0)
+                )
+                self._backward(drawn, [*self._divergence_of(drawn), (predictions, at)])
+        return loss
+
+    def _chunks(self) -> Iterator[Sequence[int]]:
+        """This rank's samples, as many at a time as are to be evaluated at once."""
+        for start in range(0, len(self.tile.samples), self.work.samples_in_flight):
+            yield self.tile.samples[start : start + self.work.samples_in_flight]
+
+    def _lane(self) -> AbstractContextManager[Lane | None]:
+        """The lane for samples that are evaluated one by one; None for several at once."""
+        return Lane(self.source) if self.work.samples_in_flight == 1 else nullcontext()
+
+    def _predict(self, samples: Sequence[int], lane: Lane | None) -> tuple[Chunk | Lane, Tensor]:
+        """Some samples and their predictions ``[C, b, ...]`` on the tile's rows."""
+        with self.span("draw"):
+            drawn = Chunk(self.source, samples) if lane is None else lane.draw(samples[0])
+        with self.span("forward"):
+            if not len(self.targets):
+                return drawn, self.estimated.new_zeros(len(samples), 0, *self.work.prediction_shape)
+            if self.work.augment is not None and self.work.views == "per_sample":
+                views = torch.stack([self._augmented(s) for s in samples])
+                return drawn, drawn.predict(views, own_views=True)
+            return drawn, drawn.predict(self.view)
+
+    def _backward(self, drawn: Chunk | Lane, ends: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Carry gradients back from some ends of the graph to what the samples were drawn from."""
+        with self.span("backward"):
+            live = [(end, gradient) for end, gradient in ends if end.requires_grad]
+            if live:
+                torch.autograd.backward(
+                    [end for end, _ in live], [gradient for _, gradient in live]
+                )
+            drawn.carry_back()
+
+    def _at_predictions(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss at gathered predictions, counted once, and its gradient at all of them."""
+        work, comm, objective = self.work, self.work.communicator, self.work.objective
+        likelihood = work.posterior.model.likelihood
+        if not whole.numel():
+            return whole.new_zeros(()), whole
+        whole.requires_grad_()
+        if work.per_item:
+            loss = objective.losses(whole, self.targets, likelihood).sum() / len(self.x)
+        else:
+            loss = objective.losses(whole, self.y, likelihood)
+        counted = work.per_item or comm.coordinate("data") == 0
+        if objective.local:
+            loss = loss / comm.layout.sample
+        elif objective.linear_in_samples:
+            loss = loss * (len(whole) / work.num_samples)
+        else:
+            counted = counted and comm.coordinate("sample") == 0
+        (gradient,) = torch.autograd.grad(loss, whole)
+        return loss.detach() * counted, gradient
+
+    def _augmented(self, owner: int | str) -> Tensor:
+        """This rank's rows of the view that belongs to one sample, or to all.
+
+        The whole batch is augmented, so that a row's view does not depend on how many ranks share
+        the batch.
+        """
+        assert self.work.augment is not None
+        generator = self.views_key.fold(owner).generator(self.x.device)
+        return self.work.augment(self.x, generator)[self.rows]
+
+    def _divergence_of(self, drawn: Chunk | Lane) -> list[tuple[Tensor, Tensor]]:
+        """The divergence's estimated part, if there is one, and its weight in the loss.
+
+        The first rank along ``data`` counts it.
+        """
+        work = self.work
+        if not work.posterior.estimates or work.communicator.coordinate("data") > 0:
+            return []
+        mean = drawn.sampled_divergence().sum() / work.num_samples
+        self.estimated += mean.detach()
+        return [(mean, mean.new_tensor(work.objective.temperature / work.num_data))]
