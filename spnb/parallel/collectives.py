@@ -51,6 +51,7 @@ def world() -> tuple[int, int]:
         device, backend = local_device()
         if device.type == "cuda":  # NCCL sends from the current one
             torch.cuda.set_device(device)
+        devices.keep_freed_memory()
         dist.init_process_group(backend)
         atexit.register(_leave)
     return dist.get_rank(), dist.get_world_size()

@@ -7,6 +7,7 @@ and can no longer be forked).
 
 from __future__ import annotations
 
+import ctypes
 import os
 import warnings
 from pathlib import Path
@@ -18,6 +19,11 @@ DEVICE_VARIABLE = "SPNB_DEVICE"
 
 NCCL_SHARED_MEMORY = 128 * 2**20
 """Free bytes in /dev/shm below which NCCL is likely to fail (Docker gives 64 MB by default)."""
+
+KEPT_MEMORY = 256 * 2**20
+"""Bytes up to which `keep_freed_memory` keeps what is freed."""
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 
 def visible_gpus() -> int:
@@ -69,6 +75,23 @@ def choose(local_rank: int, local_world_size: int) -> tuple[torch.device, str]:
             stacklevel=2,
         )
     return torch.device("cpu"), "gloo"
+
+
+def keep_freed_memory(size: int = KEPT_MEMORY) -> None:
+    """Have the C library keep freed memory for the next allocation, where it is glibc.
+
+    A training step allocates and frees the same tensors again and again. Given back to the system
+    each time, their pages have to be mapped and cleared anew, which can take longer than to compute
+    with them.
+
+    Args:
+        size: blocks up to this many bytes are kept.
+    """
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "gnu_get_libc_version"):
+        return
+    libc.mallopt(_M_MMAP_THRESHOLD, size)
+    libc.mallopt(_M_TRIM_THRESHOLD, size)
 
 
 def shared_memory_warning(path: str = "/dev/shm") -> str | None:

@@ -40,6 +40,10 @@ class GradientBuffer:
         """Forget the last step."""
         self.flat.zero_()
 
+    def norm(self) -> Tensor:
+        """Euclidean length of the gradient, a scalar."""
+        return torch.linalg.vector_norm(self.flat[: self.length])
+
     def reduce(self, comm: Communicator, losses: Tensor, tile: Tile, step: int) -> Tensor:
         """Sum the gradient and the losses over all ranks.
 

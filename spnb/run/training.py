@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel import progress
-from spnb.parallel.collectives import Communicator
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout
 from spnb.run import inputs
-from spnb.run.history import EpochRecord, History, StepRecord
+from spnb.run.history import EpochRecord, History
+from spnb.run.loop import Loop, let_go
 from spnb.run.optimizer import Schedule, adam, scheduler
-from spnb.run.place import place_of
 from spnb.run.predict import score
+from spnb.run.setup import agree, begin
 from spnb.run.step import compute_gradient
-from spnb.run.work import Augmentation, agree, plan_work
+from spnb.run.work import Augmentation
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def fit(
     optimizer: Callable[[Posterior], Optimizer] | None = None,
     augment: Augmentation | None = None,
     views: Literal["shared", "per_sample"] = "shared",
-    samples_in_flight: int = 1,
+    samples_in_flight: int | None = None,
     recompute: bool = False,
     validation: Sequence[Any] | None = None,
     device: torch.device | str | None = None,
@@ -89,7 +86,9 @@ def fit(
         views: whether all samples see one augmented view, or each its own. An objective of the
             mean predictive then averages predictions of different views: it marginalises the
             augmentation as well as the weights, which is another objective, not a wrong one.
-        samples_in_flight: samples evaluated at once (`torch.vmap`); 1 is fastest on a CPU.
+        samples_in_flight: samples evaluated at once (`torch.vmap`). None: one on a CPU, where more
+            cost memory and time; on a GPU, which small networks leave idle, what is measured
+            to be fastest in the first step.
         recompute: for objectives that are not linear in the samples, evaluate twice instead of
             keeping S graphs; slower, and memory does not grow with S.
         validation: (x, y) to score after each epoch, with ``num_samples`` samples.
@@ -103,58 +102,38 @@ def fit(
         FloatingPointError: a loss or gradient is not finite; names step, rank and parameter.
     """
     inputs.positive(num_samples=num_samples, batch_size=batch_size, epochs=epochs)
-    x, y = inputs.data_set(posterior, data)
     held_out = None if validation is None else inputs.data_set(posterior, validation)
-    comm = Communicator.join(layout)
-    batch_size = min(batch_size, len(x))
-    posterior = copy.deepcopy(posterior).to(place_of(posterior, device))
-    work = plan_work(
+    batch_size = min(batch_size, len(inputs.data_set(posterior, data)[0]))
+    work, x, y = begin(
         posterior,
-        (x, y),
+        data,
         objective,
-        comm,
+        layout,
         num_samples,
-        batch_size,
-        seed,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
         samples_in_flight=samples_in_flight,
         recompute=recompute,
         augment=augment,
         views=views,
     )
+    posterior, comm = work.posterior, work.communicator
     agree(work, epochs, batch_size)
-    trained = list(posterior.parameters())
     steps_per_epoch = -(-len(x) // batch_size)
     total = epochs * steps_per_epoch
-    if optimizer is None:
-        adapt = adam(posterior, learning_rate, weight_decay)
-    else:
-        adapt = optimizer(posterior)
-    rate = scheduler(adapt, schedule, warmup_steps, total)
+    adapt = (
+        adam(posterior, learning_rate, weight_decay) if optimizer is None else optimizer(posterior)
+    )
+    loop = Loop(work, adapt, scheduler(adapt, schedule, warmup_steps, total), clip_norm)
     history = History()
     place = next(posterior.parameters()).device
     sent_before = comm.sent_bytes
-    step = 0
     for epoch in range(epochs):
         for rows in _batches(len(x), batch_size, seed, epoch):
-            start = time.perf_counter()
-            info = compute_gradient(work, x[rows].to(place), y[rows].to(place), step)
-            norm = clip_grad_norm_(trained, float("inf") if clip_norm is None else clip_norm)
-            used = adapt.param_groups[0]["lr"]
-            adapt.step()
-            rate.step()
-            history.steps.append(
-                StepRecord(
-                    step,
-                    info.loss,
-                    info.data_term,
-                    info.divergence,
-                    norm.item(),
-                    used,
-                    time.perf_counter() - start,
-                )
-            )
-            step += 1
-            progress.report(step, total, loss=info.loss)
+            record = loop.step(x[rows].to(place), y[rows].to(place))
+            history.steps.append(record)
+            progress.report(loop.done, total, loss=record.loss)
         recent = history.steps[-steps_per_epoch:]
         found = (
             {}
@@ -170,8 +149,7 @@ def fit(
             )
         )
     history.bytes_per_step = (comm.sent_bytes - sent_before) / total
-    for parameter in trained:
-        parameter.grad = None
+    let_go(posterior)
     return Fitted(posterior, history)
 
 
@@ -184,7 +162,7 @@ def gradients(
     num_samples: int = 8,
     seed: int = 0,
     step: int = 0,
-    samples_in_flight: int = 1,
+    samples_in_flight: int | None = None,
     recompute: bool = False,
     augment: Augmentation | None = None,
     views: Literal["shared", "per_sample"] = "shared",
@@ -208,26 +186,21 @@ def gradients(
         Gradients by the posterior's parameter names (``loc``, ``rho``: flat vectors ``[P]``;
         ``point`` if parameters are deterministic). ``model.unflatten`` gives them shapes.
     """
-    inputs.positive(num_samples=num_samples)
-    x, y = inputs.data_set(posterior, data)
-    comm = Communicator.join(layout)
-    posterior = copy.deepcopy(posterior).to(place_of(posterior))
-    work = plan_work(
+    work, x, y = begin(
         posterior,
-        (x, y),
+        data,
         objective,
-        comm,
+        layout,
         num_samples,
-        len(x),
-        seed,
+        seed=seed,
         samples_in_flight=samples_in_flight,
         recompute=recompute,
         augment=augment,
         views=views,
     )
-    place = next(posterior.parameters()).device
-    compute_gradient(work, x.to(place), y.to(place), step)
-    return {name: p.grad.clone() for name, p in posterior.named_parameters() if p.grad is not None}
+    compute_gradient(work, x, y, step)
+    named = work.posterior.named_parameters()
+    return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
 def _batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

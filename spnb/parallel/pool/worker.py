@@ -90,6 +90,9 @@ class Worker:
         progress.send_to(lambda *report: self.channel.send("progress", self._current, *report))
         import torch  # the long part of the start
 
+        from spnb.parallel import devices
+
+        devices.keep_freed_memory()
         self.channel.send("ready", torch.get_num_threads())
         while received := self._calls.get():
             self._serve_one(*received)
