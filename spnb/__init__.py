@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from spnb.parallel.keyed import Key
     from spnb.parallel.layout import Layout
     from spnb.parallel.pool import WorkerDied, WorkerPool, share
+    from spnb.run import machines
+    from spnb.run.calibrate import calibrate
     from spnb.run.history import History
+    from spnb.run.plan import plan
     from spnb.run.predict import predict, score
+    from spnb.run.timeline import timeline
     from spnb.run.training import Fitted, fit, gradients
 
 #: where each public name lives
@@ -54,6 +58,10 @@ _HOMES = {
     "WorkerPool": "spnb.parallel.pool",
     "share": "spnb.parallel.pool",
     "History": "spnb.run.history",
+    "calibrate": "spnb.run.calibrate",
+    "machines": "spnb.run.machines",
+    "plan": "spnb.run.plan",
+    "timeline": "spnb.run.timeline",
     "predict": "spnb.run.predict",
     "score": "spnb.run.predict",
     "Fitted": "spnb.run.training",
@@ -78,14 +86,18 @@ __all__ = [
     "PredictiveNLL",
     "WorkerDied",
     "WorkerPool",
+    "calibrate",
     "fit",
     "gradients",
     "likelihoods",
+    "machines",
+    "plan",
     "predict",
     "priors",
     "score",
     "scores",
     "share",
+    "timeline",
 ]
 
 

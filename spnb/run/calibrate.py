@@ -1,0 +1,173 @@
+r"""Calibrate the cost model on live workers, in some seconds.
+
+Steps of small reference networks are timed with few and many samples, few and many weights:
+:math:`t = o + uP + S\,(t_\text{pass} + s + dP)` has four unknowns and gets four measurements. Two
+sizes of an all-reduce give latency and bandwidth; passes on one rank, and on all at once, tell how
+much ranks are in each other's way.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from spnb.maths.models import BayesianModel
+from spnb.maths.networks import mlp
+from spnb.maths.posteriors import MeanField
+from spnb.parallel.collectives import local_device
+from spnb.parallel.pool import WorkerPool
+from spnb.run import costs
+from spnb.run.loop import Loop
+from spnb.run.machine import Link, Machine
+from spnb.run.optimizer import adam
+from spnb.run.setup import begin
+
+T = TypeVar("T")
+
+SMALL, LARGE = (16, 32, 32, 4), (64, 512, 512, 4)
+"""Reference networks: about 2,000 and 300,000 weights."""
+ROWS = 32
+FEW, MANY = 2, 10
+"""Samples of the timed steps."""
+MESSAGES = (2**10, 2**20)
+"""Numbers in the timed all-reduces."""
+REPEATS = 15
+
+
+def calibrate(pool: WorkerPool) -> Machine:
+    """The constants of a pool's ranks.
+
+    Args:
+        pool: live workers, otherwise idle.
+    """
+    return pool.run(_calibrate_rank)[0]
+
+
+def alone(function: Callable[[], T]) -> T | None:
+    """Run a function on rank 0 while all other ranks wait; they get None."""
+    dist.barrier()
+    result = function() if dist.get_rank() == 0 else None
+    dist.barrier()
+    return result
+
+
+def _calibrate_rank() -> Machine:
+    device, _ = local_device()
+    fitted = alone(lambda: _fit_constants(device))
+    large = _posterior(LARGE, device)
+    data = _batch(LARGE, device)
+    single = alone(lambda: costs.measure(large, data, ROWS))
+    dist.barrier()
+    together = costs.measure(large, data, ROWS)
+    slowest = torch.tensor([together.passes(ROWS)], device=device)
+    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    inside = _measure_link(device)
+    if fitted is None or single is None:  # not rank 0: its machine is not looked at
+        fitted, single = (0.0, 0.0, 0.0, 0.0), together
+    draw, update, per_sample, per_step = fitted
+    ranks = dist.get_world_size()
+    return Machine(
+        name=f"{ranks} × {device.type}, calibrated",
+        source="measured by spnb.run.calibrate",
+        flops=_flops(single),
+        launch=0.0,
+        draw=draw,
+        update=update,
+        per_sample=per_sample,
+        per_step=per_step,
+        inside=inside,
+        ranks_per_host=ranks,
+        crowding=max(1.0, slowest.item() / single.passes(ROWS)),
+    )
+
+
+def _fit_constants(device: torch.device) -> tuple[float, float, float, float]:
+    """Seconds a weight and sample, a weight, a sample, and a step."""
+    seconds, weights, passes = {}, {}, {}
+    for size in (SMALL, LARGE):
+        posterior, data = _posterior(size, device), _batch(size, device)
+        found = costs.measure(posterior, data, ROWS)
+        weights[size], passes[size] = found.weights, found.passes(ROWS)
+        steps = {n: _stepper(posterior, data, n) for n in (FEW, MANY)}
+        for n, found_seconds in _in_turns(steps).items():
+            seconds[size, n] = found_seconds
+    span = weights[LARGE] - weights[SMALL]
+    slopes = {s: (seconds[s, MANY] - seconds[s, FEW]) / (MANY - FEW) - passes[s] for s in weights}
+    offsets = {s: seconds[s, FEW] - FEW * (slopes[s] + passes[s]) for s in weights}
+    draw = max(0.0, (slopes[LARGE] - slopes[SMALL]) / span)
+    update = max(0.0, (offsets[LARGE] - offsets[SMALL]) / span)
+    per_sample = max(0.0, slopes[SMALL] - draw * weights[SMALL])
+    per_step = max(0.0, offsets[SMALL] - update * weights[SMALL])
+    return draw, update, per_sample, per_step
+
+
+def _stepper(
+    posterior: MeanField, data: tuple[torch.Tensor, torch.Tensor], num_samples: int
+) -> Callable[[], object]:
+    work, x, y = begin(posterior, data, None, None, num_samples, seed=0)
+    loop = Loop(work, adam(work.posterior, 1e-3))
+    return lambda: loop.step(x, y)
+
+
+def _in_turns(functions: dict[int, Callable[[], object]]) -> dict[int, float]:
+    """Median seconds of some functions, called in turns."""
+    times: dict[int, list[float]] = {key: [] for key in functions}
+    for turn in range(REPEATS + 2):
+        for key, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if turn >= 2:  # the first ones warm up
+                times[key].append(time.perf_counter() - start)
+    return {key: statistics.median(values) for key, values in times.items()}
+
+
+def _measure_link(device: torch.device) -> Link:
+    """Latency and bandwidth of an all-reduce over all ranks, by the α–β model."""
+    ranks = dist.get_world_size()
+    if ranks == 1:
+        return Link(0.0, float("inf"))
+    tensors = {n: torch.zeros(n, device=device) for n in MESSAGES}
+
+    def send(n: int) -> Callable[[], object]:
+        def run() -> None:
+            dist.all_reduce(tensors[n])
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+        return run
+
+    found = _in_turns({n: send(n) for n in MESSAGES})
+    small, large = found[MESSAGES[0]], found[MESSAGES[1]]
+    per_byte = max(1e-15, (large - small) / (4 * (MESSAGES[1] - MESSAGES[0])))
+    unit = Link(1.0, 1.0)
+    hops = unit.all_reduce(0, ranks)
+    return Link(
+        latency=max(0.0, small - per_byte * 4 * MESSAGES[0]) / hops,
+        bandwidth=(unit.all_reduce(1, ranks) - hops) / per_byte,
+    )
+
+
+def _posterior(sizes: tuple[int, ...], device: torch.device) -> MeanField:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return MeanField(BayesianModel(mlp(sizes, nn.Tanh))).to(device)
+
+
+def _batch(sizes: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(ROWS, sizes[0], generator=generator)
+    y = torch.randint(sizes[-1], (ROWS,), generator=generator)
+    return x.to(device), y.to(device)
+
+
+def _flops(found: costs.Costs) -> float:
+    """Floating-point operations a second in the large reference network's passes."""
+    first = LARGE[0] * LARGE[1]  # its inputs need no gradient
+    operations = 2 * ROWS * (3 * found.weights - first)
+    return operations / found.passes(ROWS)
