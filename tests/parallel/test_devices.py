@@ -111,3 +111,25 @@ def test_small_shared_memory_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.setattr(devices, "NCCL_SHARED_MEMORY", 0)
     assert devices.shared_memory_warning(str(tmp_path)) is None
     assert devices.shared_memory_warning("/no/such/place") is None
+
+
+def test_freed_memory_is_kept() -> None:
+    """The same large tensor again and again: its pages are mapped once, not each time."""
+    code = """
+import resource, torch
+from spnb.parallel import devices
+def faults():
+    for _ in range(20):
+        torch.empty(20_000_000).fill_(1.0)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def growth():
+    before = faults()
+    return faults() - before
+plain = growth()
+devices.keep_freed_memory()
+faults()
+print(plain, growth())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    plain, kept = map(int, done.stdout.split())
+    assert plain > 100_000 and kept < 1_000

@@ -75,6 +75,21 @@ def test_gradients_do_not_depend_on_samples_in_flight(
         assert relative(found, expected) <= 1e-12, case
 
 
+@pytest.mark.parametrize("degrees", LAYOUTS[1:])
+def test_pairs_of_opposite_noise_may_be_parted(pool_of: PoolOf, degrees: tuple[int, int]) -> None:
+    """Five samples on two or three ranks: the two of a pair lie on different ranks."""
+    layout = spnb.Layout(*degrees)
+    posterior, data = problem(25)
+    posterior = spnb.MeanField(posterior.model, init_scale=0.3, antithetic=True)
+    for objective in (spnb.ELBO(), spnb.PredictiveNLL()):
+        options = {"objective": objective, "num_samples": 5}
+        expected = spnb.gradients(posterior, data, **options)
+        for found in pool_of(layout.size).run(
+            spnb.gradients, posterior, data, layout=layout, **options
+        ):
+            assert relative(found, expected) <= 1e-12
+
+
 @pytest.mark.parametrize("prior", ["mixture", "partly deterministic"])
 @pytest.mark.parametrize("degrees", LAYOUTS[1:4])
 def test_other_priors_equal_serial(pool_of: PoolOf, degrees: tuple[int, int], prior: str) -> None:
