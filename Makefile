@@ -18,10 +18,10 @@ FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | 
 STAMP := $(VENV)/spnb-$(FINGERPRINT).stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks lint lock clean setup
+.PHONY: help tour test lab notebooks bench bench-quick lint lock clean setup
 
 help:  ## list these commands
-	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## /make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
 
 tour: $(STAMP)  ## a two-minute tour in the terminal
 	$(BIN)/python -m spnb tour
@@ -37,6 +37,19 @@ lab: $(STAMP)  ## JupyterLab on the first notebook
 
 notebooks: $(STAMP)  ## write the notebooks anew from tutorials/sources
 	$(BIN)/python tutorials/build.py
+
+# The libraries of the comparison lie beside the environment, not in it.
+PEERS := build/peers
+$(PEERS)/.stamp: benchmarks/peers/requirements.txt | $(STAMP)
+	rm -rf $(PEERS)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) -r $<
+	@touch $@
+
+bench: $(STAMP) $(PEERS)/.stamp  ## all measurements, at most 20 minutes, into out/bench
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(STAMP) $(PEERS)/.stamp  ## the same at small sizes, into out/bench-quick
+	$(BIN)/python -m benchmarks --quick
 
 lint: $(STAMP)  ## ruff, its formatter in check mode, and mypy
 	$(BIN)/ruff check .

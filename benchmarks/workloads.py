@@ -62,4 +62,20 @@ VIT = Workload(
     batch_size=32,
     num_data=10_000,
 )
-WORKLOADS = {"mlp": MLP, "vit": VIT}
+CNN = Workload(
+    "CNN (32 and 64 channels of 3×3, 10 classes)",
+    lambda: nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(4),
+        nn.Conv2d(32, 64, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(64 * 16, 10),
+    ),
+    (3, 32, 32),
+    batch_size=64,
+    num_data=10_000,
+)
+WORKLOADS = {"mlp": MLP, "vit": VIT, "cnn": CNN}

@@ -38,6 +38,8 @@ FEW, MANY = 2, 10
 MESSAGES = (2**10, 2**20)
 """Numbers in the timed all-reduces."""
 REPEATS = 15
+PASSES = 10
+"""Passes in a row, where one rank is held against all."""
 
 
 def calibrate(pool: WorkerPool) -> Machine:
@@ -60,22 +62,14 @@ def alone(function: Callable[[], T]) -> T | None:
 def _calibrate_rank() -> Machine:
     device, _ = local_device()
     fitted = alone(lambda: _fit_constants(device))
-    large = _posterior(LARGE, device)
-    data = _batch(LARGE, device)
-    single = alone(lambda: costs.measure(large, data, ROWS))
-    dist.barrier()
-    together = costs.measure(large, data, ROWS)
-    slowest = torch.tensor([together.passes(ROWS)], device=device)
-    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+    crowding, flops = _crowding(device)
     inside = _measure_link(device)
-    if fitted is None or single is None:  # not rank 0: its machine is not looked at
-        fitted, single = (0.0, 0.0, 0.0, 0.0), together
-    draw, update, per_sample, per_step = fitted
+    draw, update, per_sample, per_step = fitted or (0.0, 0.0, 0.0, 0.0)  # only rank 0's are used
     ranks = dist.get_world_size()
     return Machine(
         name=f"{ranks} × {device.type}, calibrated",
         source="measured by spnb.run.calibrate",
-        flops=_flops(single),
+        flops=flops,
         launch=0.0,
         draw=draw,
         update=update,
@@ -83,7 +77,7 @@ def _calibrate_rank() -> Machine:
         per_step=per_step,
         inside=inside,
         ranks_per_host=ranks,
-        crowding=max(1.0, slowest.item() / single.passes(ROWS)),
+        crowding=crowding,
     )
 
 
@@ -105,6 +99,29 @@ def _fit_constants(device: torch.device) -> tuple[float, float, float, float]:
     per_sample = max(0.0, slopes[SMALL] - draw * weights[SMALL])
     per_step = max(0.0, offsets[SMALL] - update * weights[SMALL])
     return draw, update, per_sample, per_step
+
+
+def _crowding(device: torch.device) -> tuple[float, float]:
+    """How much slower passes are when all ranks compute, and one rank's operations a second.
+
+    Both are measured in turns, so that a passing load meets both.
+    """
+    posterior, data = _posterior(LARGE, device), _batch(LARGE, device)
+    ratios, singles = [], []
+    for _ in range(REPEATS):
+        single = alone(lambda: costs.seconds_of_passes(posterior, *data, PASSES))
+        dist.barrier()
+        slowest = torch.tensor([costs.seconds_of_passes(posterior, *data, PASSES)], device=device)
+        dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
+        if single is not None:
+            singles.append(single / PASSES)
+            ratios.append(slowest.item() / single)
+    if not ratios:  # not rank 0
+        return 1.0, 1.0
+    weights = sum(site.size for site in posterior.model.drawn)
+    first = LARGE[0] * LARGE[1]  # its inputs need no gradient
+    operations = 2 * ROWS * (3 * weights - first)
+    return max(1.0, statistics.median(ratios)), operations / statistics.median(singles)
 
 
 def _stepper(
@@ -164,10 +181,3 @@ def _batch(sizes: tuple[int, ...], device: torch.device) -> tuple[torch.Tensor, 
     x = torch.randn(ROWS, sizes[0], generator=generator)
     y = torch.randint(sizes[-1], (ROWS,), generator=generator)
     return x.to(device), y.to(device)
-
-
-def _flops(found: costs.Costs) -> float:
-    """Floating-point operations a second in the large reference network's passes."""
-    first = LARGE[0] * LARGE[1]  # its inputs need no gradient
-    operations = 2 * ROWS * (3 * found.weights - first)
-    return operations / found.passes(ROWS)

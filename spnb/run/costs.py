@@ -121,6 +121,23 @@ def _run(posterior: Posterior, x: Tensor, y: Tensor) -> Tensor:
     return predictions
 
 
+def seconds_of_passes(posterior: Posterior, x: Tensor, y: Tensor, number: int) -> float:
+    """Seconds of some passes in a row.
+
+    Args:
+        posterior: the posterior.
+        x: inputs ``[B, ...]``, where it computes.
+        y: targets ``[B, ...]``.
+        number: how many passes.
+    """
+    start = time.perf_counter()
+    for _ in range(number):
+        _run(posterior, x, y)
+    if x.is_cuda:
+        torch.cuda.synchronize(x.device)
+    return time.perf_counter() - start
+
+
 def _times(posterior: Posterior, x: Tensor, y: Tensor, sizes: Sequence[int]) -> list[float]:
     """Median seconds of a pass for each number of rows, measured in turns."""
     times: dict[int, list[float]] = {rows: [] for rows in sizes}
@@ -129,11 +146,7 @@ def _times(posterior: Posterior, x: Tensor, y: Tensor, sizes: Sequence[int]) -> 
     begin = time.perf_counter()
     while time.perf_counter() - begin < MEASURE_SECONDS * len(sizes) or len(times[sizes[0]]) < 5:
         for rows in sizes:
-            start = time.perf_counter()
-            _run(posterior, x[:rows], y[:rows])
-            if x.is_cuda:
-                torch.cuda.synchronize(x.device)
-            times[rows].append(time.perf_counter() - start)
+            times[rows].append(seconds_of_passes(posterior, x[:rows], y[:rows], 1))
     return [statistics.median(times[rows]) for rows in sizes]
 
 

@@ -11,16 +11,19 @@ See `spnb.run.machine` for the constants and `spnb.run.costs` for the passes.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from spnb.maths.objectives import ELBO, Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
-from spnb.run import calibrate, costs
+from spnb.run import calibrate, costs, inputs
 from spnb.run.costs import Costs
 from spnb.run.gradient import NUM_LOSSES
 from spnb.run.machine import Machine
@@ -80,7 +83,8 @@ class Plan:
             least = min(self.predictions, key=lambda p: p.memory)
             raise MemoryError(
                 f"No layout fits: the smallest, {least.layout}, needs {least.memory / 2**30:.2f} "
-                "GiB a rank. Use more ranks, smaller batches or recompute=True."
+                "GiB a rank. Use more ranks or smaller batches; for objectives not linear in "
+                "the samples, recompute=True."
             )
         return first
 
@@ -127,7 +131,8 @@ def plan(
         memory_limit: bytes a rank may use; None: the machine's memory.
 
     Returns:
-        Predictions for all layouts that give every rank something to do.
+        Predictions for all layouts of exactly so many ranks that give every rank something to do.
+        Samples in antithetic pairs are counted as if they were independent.
 
     Raises:
         ValueError: neither a pool nor a machine and a world size, or more ranks than work.
@@ -146,8 +151,9 @@ def plan(
         found = costs.count(posterior, data, rows, machine)
     size = world_size or (pool.size if pool else 1)
     limit = machine.memory if memory_limit is None else memory_limit
+    per_item = objective is None or _per_item(posterior, data, objective)
     predictions = [
-        predict(found, machine, layout, num_samples, rows, objective, recompute, limit)
+        predict(found, machine, layout, num_samples, rows, objective, recompute, limit, per_item)
         for layout in layouts(size, num_samples, rows)
     ]
     if not predictions:
@@ -176,13 +182,28 @@ def predict(
     objective: Objective | None = None,
     recompute: bool = False,
     memory_limit: float | None = None,
+    per_item: bool = True,
 ) -> Prediction:
-    """What a step costs in one layout; arguments as for `plan`."""
+    """What a step costs in one layout.
+
+    Args:
+        found: the network's costs.
+        machine: the constants.
+        layout: the layout.
+        num_samples: as for `plan`.
+        num_rows: B, over all ranks.
+        objective: as for `plan`.
+        recompute: as for `plan`.
+        memory_limit: as for `plan`; None: none.
+        per_item: whether the objective gives a loss for each item, or one for the batch, for which
+            the predictions of all rows have to be gathered.
+    """
     objective = objective or ELBO()
     samples = math.ceil(num_samples / layout.sample)
     rows = math.ceil(num_rows / layout.data)
     gathers = not (objective.linear_in_samples or objective.local)
-    again = recompute and not objective.separable
+    separable = objective.separable and per_item
+    again = recompute and not separable
     one_pass = found.passes(rows) * machine.slowdown(layout.size)
     drawing = found.weights * machine.draw + machine.per_sample
     total = 2 * found.weights + found.point + NUM_LOSSES + layout.size
@@ -199,7 +220,12 @@ def predict(
         reach = layout.size if layout.size > machine.ranks_per_host else layout.sample
         parts["gather"] = machine.link(reach).all_gather(own * layout.sample, layout.sample)
         sent += own
-    kept = 1 if objective.separable or again else samples
+    if not per_item and layout.data > 1:
+        own = found.itemsize * found.prediction * (num_samples if gathers else samples) * rows
+        reach = layout.size if layout.size > machine.ranks_per_host else layout.data
+        parts["gather"] += machine.link(reach).all_gather(own * layout.data, layout.data)
+        sent += own
+    kept = 1 if separable or again else samples
     memory = _memory(found, kept, rows)
     fits = memory_limit is None or memory <= memory_limit
     return Prediction(layout, parts, sent, memory, fits)
@@ -213,6 +239,17 @@ def _memory(found: Costs, kept: int, rows: int) -> float:
         sample += 2 * (kept - 1)
     numbers = (state + sample) * found.weights
     return found.itemsize * numbers + kept * found.kept(rows)
+
+
+def _per_item(posterior: Posterior, data: Sequence[Any], objective: Objective) -> bool:
+    """Whether an objective gives a loss for each item; tried on a few made-up predictions."""
+    x, y = torch.as_tensor(data[0])[:1], torch.as_tensor(data[1])[:1]
+    model = copy.deepcopy(posterior.model).to("meta")
+    with torch.no_grad():
+        weights = model.flatten(model.drawn).unsqueeze(0)
+        shape = model.predict(weights, model.flatten(model.deterministic), x.to("meta")).shape
+    made_up = torch.zeros(shape, dtype=torch.get_default_dtype())
+    return inputs.loss_per_item(posterior, objective, made_up, y.to("cpu"))
 
 
 def _measured_alone(posterior: Posterior, data: Sequence[Any], rows: int) -> Costs | None:

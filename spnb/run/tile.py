@@ -60,9 +60,9 @@ class TileRun:
             This rank's share of the data term.
         """
         work, likelihood = self.work, self.work.posterior.model.likelihood
-        found = [self.estimated.new_zeros(())]
+        total = self.estimated.new_zeros(())
         share = 1 / work.num_samples / len(self.x)  # of one sample and row
-        size, weight = 0, found[0]
+        size, weight = 0, total
         with self._lane() as lane:
             for samples in self._chunks():
                 drawn, predictions = self._predict(samples, lane)
@@ -73,10 +73,10 @@ class TileRun:
                     if len(samples) != size:
                         size = len(samples)
                         weight = summed.new_tensor(size * share)
-                    found.append(size * summed.detach() if size > 1 else summed.detach())
+                    total.add_(summed.detach(), alpha=size)
                     ends.append((summed, weight))
                 self._backward(drawn, ends)
-        return torch.stack(found).sum() * share
+        return total * share
 
     def gathered(self) -> Tensor:
         """Evaluate a loss that needs the predictions of several samples, or of all rows, at once.

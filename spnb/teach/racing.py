@@ -7,10 +7,9 @@ of the machine meets all of them, and a speed-up compares what was measured in t
 from __future__ import annotations
 
 import copy
-import math
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,8 +36,11 @@ posterior to train, and returns what takes one step."""
 Spread = tuple[float, float, float]
 """Lower quartile, median and upper quartile."""
 
-WARM_UP = 2
+WARM_UP = 1
 """Steps of each contender before the first round: they allocate, and make process groups."""
+
+MIN_ROUNDS = 3
+"""Rounds that are run in any case: fewer have no spread."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ class Race:
     def spread(self, name: str) -> Spread:
         """Quartiles of a contender's steps, in milliseconds."""
         return quartiles([step for steps in self.rounds[name] for step in steps])
+
+    def fastest(self, name: str) -> float:
+        """Milliseconds of a contender's fastest step."""
+        return min(min(steps) for steps in self.rounds[name])
 
     def speed_up(self, name: str, against: str) -> Spread:
         """Quartiles, over the rounds, of how many times as fast as another one a contender was."""
@@ -104,9 +110,9 @@ def race(
     posterior: Posterior,
     data: Data,
     *,
-    rounds: int = 5,
-    steps: int = 3,
-    seconds: float = math.inf,
+    rounds: int = 50,
+    steps: int = 2,
+    seconds: float = 2.0,
 ) -> Race:
     """Let contenders take turns on a pool's ranks.
 
@@ -117,7 +123,7 @@ def race(
         data: inputs ``[N, ...]`` and targets ``[N, ...]``; N at least the largest batch.
         rounds: how often each has its turn.
         steps: timed steps in a turn; one more, which finds the caches cold, is not timed.
-        seconds: no further round begins after this time; the first one is always run.
+        seconds: no further round begins after this time, except for the first three.
 
     Raises:
         ValueError: there are not enough rows, or a layout does not fit the pool or its work.
@@ -144,12 +150,12 @@ def on_this_rank(
             _milliseconds(step)
     times: dict[str, list[list[float]]] = {name: [] for name in contenders}
     start = time.perf_counter()
-    for _ in range(rounds):
+    for done in range(1, rounds + 1):
         for name, step in ready.items():
             dist.barrier()
             _milliseconds(step)
             times[name].append([_milliseconds(step) for _ in range(steps)])
-        go_on = [time.perf_counter() - start < seconds]
+        go_on = [done < MIN_ROUNDS or time.perf_counter() - start < seconds]
         dist.broadcast_object_list(go_on, src=0)
         if not go_on[0]:
             break
@@ -163,11 +169,24 @@ def _ready(contender: Contender, posterior: Posterior, data: Data) -> Step:
     if way is None and dist.get_rank() > 0:
         return lambda: None
     if way is None or isinstance(way, Layout):
-        work, x, y = begin(posterior, (x, y), None, way, num_samples, seed=0)
-        loop = Loop(work, adam(work.posterior, 1e-3))
-        return lambda: loop.step(x, y)
+        return _training(posterior, (x, y), way, num_samples)
     place = place_of(posterior)
     return way(copy.deepcopy(posterior).to(place), (x.to(place), y.to(place)), num_samples)
+
+
+def strangers(posterior: Posterior, data: Data, num_samples: int) -> Step:
+    """A way that shares nothing: every rank does all of the step for itself, at the same time.
+
+    What it costs against one rank alone is the machine's part, not the method's: processes that
+    never speak to each other still share memory, caches and cores.
+    """
+    return _training(posterior, data, None, num_samples)
+
+
+def _training(posterior: Posterior, data: Data, layout: Layout | None, num_samples: int) -> Step:
+    work, x, y = begin(posterior, data, None, layout, num_samples, seed=0)
+    loop = Loop(work, adam(work.posterior, 1e-3))
+    return lambda: loop.step(x, y)
 
 
 def _milliseconds(step: Step) -> float:
@@ -178,16 +197,19 @@ def _milliseconds(step: Step) -> float:
     return 1000 * (time.perf_counter() - start)
 
 
-def typical_step(
+def least_disturbed_step(
     pool: WorkerPool,
     posterior: Posterior,
     data: Data,
     layout: Layout | None,
     num_samples: int,
     *,
-    repeats: int = 5,
+    repeats: int = 7,
 ) -> list[list[Span]]:
-    """The spans of a real step on every rank: of several steps, the one of median length.
+    """The spans of a real step on every rank: of several steps, the one that took least.
+
+    That is the step which other programs disturbed least: it shows best what the step itself is
+    made of. How long a step typically takes is told by a `race`.
 
     Args:
         pool: the ranks.
@@ -201,21 +223,21 @@ def typical_step(
         The spans of each rank; none for a rank that had nothing to do.
     """
     by_rank = pool.run(timelines, posterior, data, layout, num_samples, repeats)
-    found = sorted((list(one) for one in zip(*by_rank, strict=True)), key=_duration)
-    return found[(len(found) - 1) // 2]
+    return min((list(one) for one in zip(*by_rank, strict=True)), key=duration)
+
+
+def duration(timeline: Sequence[Sequence[Span]]) -> float:
+    """Milliseconds from the first rank's start of a step to the last rank's end."""
+    steps = [span for spans in timeline for span in spans if span.name == "step"]
+    return 1000 * (max(s.stop for s in steps) - min(s.start for s in steps))
 
 
 def timelines(
     posterior: Posterior, data: Data, layout: Layout | None, num_samples: int, repeats: int
 ) -> list[list[Span]]:
-    """What each rank runs for `typical_step`: the spans of some steps."""
+    """What each rank runs for `least_disturbed_step`: the spans of some steps."""
     if layout is None and dist.get_rank() > 0:
         return [[] for _ in range(repeats)]
     return [
         timeline(posterior, data, layout=layout, num_samples=num_samples) for _ in range(repeats)
     ]
-
-
-def _duration(by_rank: list[list[Span]]) -> float:
-    steps = [span for spans in by_rank for span in spans if span.name == "step"]
-    return max(span.stop for span in steps) - min(span.start for span in steps)

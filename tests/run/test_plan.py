@@ -14,7 +14,7 @@ from spnb.maths.networks import ViT, mlp
 from spnb.run import costs
 from spnb.run.machine import Link, Machine
 from spnb.run.plan import layouts, predict
-from tests.run.problems import problem
+from tests.run.problems import problem, worst_case
 
 PoolOf = Callable[[int], spnb.WorkerPool]
 
@@ -145,7 +145,7 @@ def test_a_calibrated_plan_counts_the_bytes_that_are_sent(pool_of: PoolOf) -> No
     assert 0 < machine.inside.latency < 0.05 and 1e7 < machine.inside.bandwidth < 1e12
     assert machine.ranks_per_host == 2 and machine.crowding >= 1.0
     posterior, data = problem(25, torch.float32)
-    for objective in (spnb.ELBO(), spnb.PredictiveNLL()):
+    for objective in (spnb.ELBO(), spnb.PredictiveNLL(), spnb.Objective(worst_case)):
         options = {"num_samples": 5, "objective": objective}
         plan = spnb.plan(posterior, data, pool=pool_of(2), machine=machine, **options)
         assert plan.costs.origin == "measured"

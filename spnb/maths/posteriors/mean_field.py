@@ -29,7 +29,8 @@ class MeanField(Posterior):
         init_scale: initial standard deviation of every weight, in units of the weight, > 0. The
             means start at the values that the net holds.
         antithetic: draw the samples in pairs of opposite noise: unbiased as well, cheaper, and
-            with less noisy gradients of the means. Give an even number of samples.
+            with less noisy gradients while the posterior is narrow (notebook 02). Give an even
+            number of samples.
 
     Attributes:
         loc: the means :math:`\mu`, ``[P]``.

@@ -3,8 +3,9 @@ r"""Standard normal noise that belongs to sample indices.
 With *antithetic* noise the samples come in pairs, :math:`\varepsilon_{2k+1} = -\varepsilon_{2k}`
 (Kroese, Taimre and Botev, *Handbook of Monte Carlo Methods*, 2011, section 9.2). Each sample by
 itself is distributed as before, so every mean over samples is still unbiased. What is odd in the
-noise cancels within a pair, which takes most of the noise out of the gradient of the means, and
-only half of the noise has to be drawn, which is a large part of the cost of a sample.
+noise cancels within a pair: gradients scatter less as long as the posterior is so narrow that the
+loss bends little across it. And only half of the noise has to be drawn, which is a large part of
+the cost of a sample.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -94,15 +95,15 @@ class Curve:
     groups: dict[int, Tensor]
     whole: float
 
-    @property
-    def means(self) -> list[float]:
-        """Mean over the groups, for each S."""
-        return [values.mean().item() for values in self.groups.values()]
+    @cached_property
+    def means(self) -> Tensor:
+        """Mean over the groups, for each S, ``[number of S]``."""
+        return torch.stack([values.mean() for values in self.groups.values()])
 
-    @property
-    def errors(self) -> list[float]:
-        """Monte Carlo error for each S: standard deviation over the groups."""
-        return [values.std().item() for values in self.groups.values()]
+    @cached_property
+    def errors(self) -> Tensor:
+        """Monte Carlo error for each S, likewise: standard deviation over the groups."""
+        return torch.stack([values.std() for values in self.groups.values()])
 
 
 #: what can be shown, and the label of its axis
@@ -120,9 +121,9 @@ def curves(
     """Every curve that the explorable can show, by score and out-of-distribution set.
 
     Args:
-        probabilities: ``[K, N, C]``, see `sample_budget`.
-        targets: ``[N]``.
-        outside: ``{name: [K, M, C]}``.
+        probabilities: as for `sample_budget`.
+        targets: likewise.
+        outside: likewise.
         sizes: every S to look at.
     """
     draws = len(probabilities)
@@ -130,21 +131,20 @@ def curves(
     def averages(of: Tensor) -> dict[int, Tensor]:
         return {size: group_means(of, size) for size in (*sizes, draws)}
 
-    def curve(name: str, scores: dict[int, Tensor]) -> Curve:
+    def curve(scores: dict[int, Tensor], name: str = "test images") -> Curve:
         return Curve(name, {size: scores[size] for size in sizes}, scores[draws].item())
 
     means = averages(probabilities)
     doubt = {size: entropy(each) for size, each in means.items()}
-    known = "test images"
-    likelihood = curve(known, {size: nll(each, targets) for size, each in means.items()})
-    calibration = curve(known, {s: calibration_error(each, targets) for s, each in means.items()})
-    inner = curve(known, {size: each.mean(1) for size, each in doubt.items()})
+    likelihood = curve({size: nll(each, targets) for size, each in means.items()})
+    calibration = curve({s: calibration_error(each, targets) for s, each in means.items()})
+    inner = curve({size: each.mean(1) for size, each in doubt.items()})
     found: dict[tuple[str, str], list[Curve]] = {}
     for name, of in outside.items():
         strange = {size: entropy(each) for size, each in averages(of).items()}
-        outer = curve(name, {size: each.mean(1) for size, each in strange.items()})
+        outer = curve({size: each.mean(1) for size, each in strange.items()}, name)
         ranks = {size: auroc(doubt[size], each) for size, each in strange.items()}
-        told_apart = curve(f"{name}, against test images", ranks)
+        told_apart = curve(ranks, f"{name}, against test images")
         shown = ([likelihood], [calibration], [inner, outer], [told_apart])
         found |= {(score, name): each for score, each in zip(SCORES, shown, strict=True)}
     return found
@@ -185,17 +185,16 @@ def sample_budget(
             _draw_error(right, each, samples, figures.look(index))
         left.plot([], [], **LINE_OF_ALL, color=figures.GREY, label=f"all {draws} draws")
         left.plot([], [], **ONE_GROUP, label="one group of S")
-        left.set_ylabel(SCORES[score])
-        left.set_title(f"{score}, S = {samples}", y=TITLE)
-        right.plot([], [], **SLOPE, color=figures.GREY, label="falls as 1/√S")
-        right.set(ylabel="its Monte Carlo error", yscale="log")
-        right.set_title("How uncertain it is", y=TITLE)
+        left.set(ylabel=SCORES[score], title=f"{score}, S = {samples}")
+        left.locator_params("y", nbins=6)
+        left.legend()
+        right.set(ylabel="its Monte Carlo error", title="How uncertain it is", yscale="log")
         right.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         right.yaxis.set_major_formatter("{x:.2g}")
         right.minorticks_off()
+        right.text(0.98, 0.95, "dashed: 1/√S", ha="right", va="top", transform=right.transAxes)
         for axes in (left, right):
             axes.set(xlabel="samples S", xticks=range(len(sizes)), xticklabels=sizes)
-            axes.legend()
         return describe(score, shown, samples, draws)
 
     style = {"description_width": "120px"}
@@ -218,39 +217,34 @@ def describe(score: str, shown: Sequence[Curve], samples: int, draws: int) -> st
         f"(all {draws} draws: {each.whole:.3f})"
         for each in shown
     )
-    groups = len(shown[0].groups[samples])
+    unit = "1 sample" if samples == 1 else f"{samples} samples"
     text = (
-        f"{SCORES[score]} with {samples} sample{'s' if samples > 1 else ''}, ± its Monte Carlo "
-        f"error, the spread over {groups} groups: {told}."
+        f"{SCORES[score]} with {unit}, ± its Monte Carlo error, the spread over "
+        f"{len(shown[0].groups[samples])} groups: {told}."
     )
-    if score in ("NLL", "calibration error"):
-        text += " Images from outside have no right class, so they play no part here."
-    return text
+    alone = score in ("NLL", "calibration error")
+    return text + (" (Other images play no part here.)" if alone else "")
 
 
-TITLE = 1.02  # where it stands: to find a place for it would cost 20 ms a drawing
 LINE_OF_ALL: dict[str, Any] = {"lw": 1, "linestyle": ":"}
 ONE_GROUP: dict[str, Any] = {"linestyle": "none", "marker": "_", "ms": 11, "color": figures.BLACK}
-SLOPE: dict[str, Any] = {"lw": 1, "linestyle": "--"}
 
 
 def _draw_score(axes: Axes, each: Curve, samples: int, look: dict[str, Any]) -> None:
-    """The score against log2 S with a band of one Monte Carlo error; every group at one S."""
-    middle, error = torch.tensor(each.means), torch.tensor(each.errors)
-    place = range(len(middle))
+    """The score against log2 S with a band of one Monte Carlo error; up to 64 groups at one S."""
+    place, middle, error = range(len(each.groups)), each.means, each.errors
     axes.fill_between(place, middle - error, middle + error, color=look["color"], alpha=0.2, lw=0)
     axes.plot(place, middle, **look, label=each.name)
     axes.axhline(each.whole, color=look["color"], **LINE_OF_ALL)
-    values = each.groups[samples]
-    axes.plot([list(each.groups).index(samples)] * len(values), values, **ONE_GROUP, alpha=0.35)
+    values, chosen = each.groups[samples][:64], list(each.groups).index(samples)
+    axes.plot([chosen] * len(values), values, **ONE_GROUP, alpha=0.35)
 
 
 def _draw_error(axes: Axes, each: Curve, samples: int, look: dict[str, Any]) -> None:
     """The Monte Carlo error against log2 S, and the slope of 1/√S through its middle."""
-    sizes, errors = torch.tensor(list(each.groups)), torch.tensor(each.errors).clamp_min(TINY)
-    place = range(len(sizes))
+    sizes, errors = torch.tensor(list(each.groups)), each.errors.clamp_min(TINY)
+    place, chosen = range(len(sizes)), list(each.groups).index(samples)
     axes.plot(place, errors, **look | {"linestyle": "none"})
     through = (errors * sizes.sqrt()).log().mean().exp()
-    axes.plot(place, through / sizes.sqrt(), color=look["color"], **SLOPE)
-    chosen = list(each.groups).index(samples)
+    axes.plot(place, through / sizes.sqrt(), color=look["color"], lw=1, linestyle="--")
     axes.plot(chosen, errors[chosen], marker="o", ms=13, mfc="none", mec=figures.BLACK, mew=1.5)

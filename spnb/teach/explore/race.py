@@ -24,6 +24,9 @@ from spnb.teach.racing import Contender, Data, Race, Spread, Way, limit, race
 ALONE = "one rank"
 HATCHES = ("", "//", "..", "xx")
 
+WORTHWHILE = 1.05
+"""A smaller speed-up is none."""
+
 
 class Board:
     """What was measured so far, and what is not known yet.
@@ -66,8 +69,7 @@ class Board:
         posterior, data = self.workloads[network]
         runners = {ALONE: None, way: self.ways[way]}
         contenders = {name: Contender(w, samples, len(data[0])) for name, w in runners.items()}
-        options = {"rounds": 30, "steps": 2, "seconds": self.seconds}
-        found = race(self.pool, contenders, posterior, data, **options)  # type: ignore[arg-type]
+        found = race(self.pool, contenders, posterior, data, seconds=self.seconds)
         self._kept[network, samples, way] = found
         return found
 
@@ -100,7 +102,7 @@ def race_board(
         if measure and not pool.closed and board.possible(*question) and not board.known(*question):
             board.measure(*question)
         axes = figure.subplots()
-        figure.subplots_adjust(left=0.17, bottom=0.18, top=0.88)
+        figure.subplots_adjust(left=0.17, bottom=0.27, top=0.89)
         axes.set_title(f"{network}, S = {samples}: {pool.size} ranks against one")
         speeds = _draw_board(axes, board, network, samples)
         axes.plot(
@@ -108,7 +110,7 @@ def race_board(
             label="your prediction", zorder=5,
         )  # fmt: skip
         axes.set_xlim(0, 1.12 * max([prediction, pool.size, *(high for _, _, high in speeds)]))
-        axes.legend(loc="upper center", bbox_to_anchor=(0.45, -0.14), ncols=4)
+        figure.legend(*axes.get_legend_handles_labels(), loc="lower center", ncols=3)
         return _describe(board, *question, prediction, measure)
 
     def notice(
@@ -139,8 +141,55 @@ def race_board(
     for name in ("network", "samples", "way"):  # first of their observers: before the drawing
         controls[name].observe(ask_anew, names="value")
     return Explorable(
-        "race", draw, width=8.0, height=3.2, continuous_update=False, notice=notice, **controls
+        "race", draw, width=8.0, height=3.4, continuous_update=False, notice=notice, **controls
     )
+
+
+def verdict(found: Race, against: str = ALONE) -> str:
+    """How much faster everybody was than one contender, and who wins; a tie is called a tie."""
+    speeds = {name: found.speed_up(name, against) for name in found.rounds if name != against}
+    told = [
+        f"{name} {at:.2f}× ({low:.2f} to {high:.2f})" for name, (low, at, high) in speeds.items()
+    ]
+    words = ", ".join(told)
+    first, *others = sorted(speeds, key=lambda name: speeds[name][1], reverse=True)
+    if speeds[first][1] < WORTHWHILE:
+        return f"{words}: nobody beats {against}"
+    if others and speeds[first][0] <= speeds[others[0]][2]:
+        return f"{words}: {first} or {others[0]}, too close to call"
+    return f"{words}: {first} wins"
+
+
+def undisturbed(found: Race, against: str = ALONE) -> str:
+    """The same of everybody's fastest step, which other programs disturbed least."""
+    fastest = {name: found.fastest(name) for name in found.rounds}
+    told = [f"{n} {fastest[against] / ms:.2f}×" for n, ms in fastest.items() if n != against]
+    return ", ".join(told)
+
+
+def draw_bars(axes: Axes, values: Mapping[str, Spread | float | None], form: str = ".3g") -> None:
+    """A bar for each of some values, with whiskers from quartile to quartile where there are any.
+
+    Args:
+        axes: where to draw.
+        values: by name, which may have a line break; None for what cannot be.
+        form: format of the number at each bar.
+    """
+    highest = max((v if isinstance(v, float) else v[2]) for v in values.values() if v is not None)
+    for place, value in enumerate(values.values()):
+        if value is None:
+            axes.text(place, 0, "cannot\nshare", ha="center", va="bottom", color=figures.GREY)
+            continue
+        low, middle, high = (value, value, value) if isinstance(value, float) else value
+        bar = axes.bar(place, middle, 0.7, color=figures.COLOURS[place], edgecolor="black")
+        bar[0].set_hatch(HATCHES[place % len(HATCHES)])
+        if high > low:
+            axes.errorbar(place, middle, [[middle - low], [high - middle]], color="k", capsize=4)
+        above = high + 0.02 * highest
+        axes.text(place, above, format(middle, form), ha="center", va="bottom", fontsize=9.5)
+    axes.set_xticks(range(len(values)), list(values), fontsize=9.5)
+    axes.set(xlim=(-0.6, len(values) - 0.4), ylim=(0, 1.18 * highest))
+    axes.grid(axis="x", visible=False)
 
 
 def _draw_board(axes: Axes, board: Board, network: str, samples: int) -> list[Spread]:

@@ -21,7 +21,7 @@ from spnb.parallel.pool import WorkerPool
 from spnb.parallel.trace import Span
 from spnb.teach import figures
 from spnb.teach.explorable import Explorable
-from spnb.teach.racing import Data, typical_step
+from spnb.teach.racing import Data, duration, least_disturbed_step
 
 Timeline = Sequence[Sequence[Span]]
 """The spans of one step, by rank; none where a rank had nothing to do."""
@@ -30,14 +30,18 @@ KINDS = {
     "prepare": (figures.GREY, "xxxx"),
     "draw": (figures.ORANGE, "////"),
     "forward": (figures.SKY, ""),
-    "backward": (figures.BLUE, "...."),
+    "backward": (figures.BLUE, "\\\\\\"),
     "divergence": (figures.PURPLE, "++++"),
     "all-gather": (figures.YELLOW, "----"),
-    "waiting": ("white", "\\\\\\\\"),
+    "waiting": ("white", "..."),
     "all-reduce": (figures.VERMILLION, "----"),
     "update": (figures.GREEN, "||||"),
 }
 """What a rank may be doing: the colour and the hatching of its bars, in the order of a step."""
+
+
+NO_GAP = 0.02
+"""Milliseconds between two bars of a kind up to which they are drawn as one."""
 
 
 def with_waiting(timeline: Timeline) -> list[list[Span]]:
@@ -60,12 +64,6 @@ def with_waiting(timeline: Timeline) -> list[list[Span]]:
                 own.append(span)
         cut.append(own)
     return cut
-
-
-def duration(timeline: Timeline) -> float:
-    """Milliseconds from the first rank's start of the step to the last rank's end."""
-    steps = [span for spans in timeline for span in spans if span.name == "step"]
-    return 1000 * (max(s.stop for s in steps) - min(s.start for s in steps))
 
 
 def milliseconds(timeline: Timeline) -> list[dict[str, float]]:
@@ -102,7 +100,7 @@ def draw_timeline(axes: Axes, timeline: Timeline, longest: float | None = None) 
         for kind, (colour, hatch) in KINDS.items():
             bars = [(1e3 * (s.start - start), 1e3 * s.seconds) for s in spans if s.name == kind]
             if bars:
-                bar = axes.broken_barh(bars, (rank - 0.38, 0.76), lw=0)
+                bar = axes.broken_barh(_joined(bars), (rank - 0.38, 0.76), lw=0)
                 bar.set(facecolor=colour, hatch=hatch, edgecolor="black")
                 bar.set_label(f"_{kind}" if kind in seen else kind)
                 seen.add(kind)
@@ -111,6 +109,21 @@ def draw_timeline(axes: Axes, timeline: Timeline, longest: float | None = None) 
     axes.set_yticks(list(ranks), [f"rank {rank}" for rank in ranks])
     axes.set_xlim(0, 1.01 * (duration(timeline) if longest is None else longest))
     axes.grid(axis="y", visible=False)
+
+
+def _joined(bars: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Bars of one kind, start and length, with those joined between which there is no gap to see.
+
+    A sample's forward pass is two spans: the network, and the loss.
+    """
+    joined = bars[:1]
+    for start, length in bars[1:]:
+        before, so_long = joined[-1]
+        if start - (before + so_long) < NO_GAP:
+            joined[-1] = (before, start + length - before)
+        else:
+            joined.append((start, length))
+    return joined
 
 
 def describe(timeline: Timeline) -> str:
@@ -174,7 +187,7 @@ def timeline_explorer(
                 f"nothing to show. Settings that can still be seen: {len(kept)}."
             )
         if fresh:
-            kept[setting] = typical_step(pool, *workloads[network], ways[way], samples)
+            kept[setting] = least_disturbed_step(pool, *workloads[network], ways[way], samples)
         alike = [t for (name, _, s, _), t in kept.items() if (name, s) == (network, samples)]
         draw_timeline(axes, kept[setting], max(map(duration, alike)))
         handles, labels = axes.get_legend_handles_labels()
