@@ -18,7 +18,7 @@ FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | 
 STAMP := $(VENV)/spnb-$(FINGERPRINT).stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks bench bench-quick lint lock clean setup
+.PHONY: help tour test lab notebooks bench bench-quick peers lint lock clean setup
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -44,6 +44,8 @@ $(PEERS)/.stamp: benchmarks/peers/requirements.txt | $(STAMP)
 	rm -rf $(PEERS)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) -r $<
 	@touch $@
+
+peers: $(PEERS)/.stamp  ## install the libraries that the measurements compare with
 
 bench: $(STAMP) $(PEERS)/.stamp  ## all measurements, at most 20 minutes, into out/bench
 	$(BIN)/python -m benchmarks

@@ -37,7 +37,7 @@ FEW, MANY = 2, 10
 """Samples of the timed steps."""
 MESSAGES = (2**10, 2**20)
 """Numbers in the timed all-reduces."""
-REPEATS = 15
+REPEATS = 21
 PASSES = 10
 """Passes in a row, where one rank is held against all."""
 
@@ -145,22 +145,27 @@ def _in_turns(functions: dict[int, Callable[[], object]]) -> dict[int, float]:
 
 
 def _measure_link(device: torch.device) -> Link:
-    """Latency and bandwidth of an all-reduce over all ranks, by the α–β model."""
+    """Latency and bandwidth of an all-reduce over all ranks, by the α–β model.
+
+    As in a step: each rank comes from some milliseconds of passes, so the threads that send are
+    asleep, the caches are full of other things, and one rank arrives later than the other.
+    """
     ranks = dist.get_world_size()
     if ranks == 1:
         return Link(0.0, float("inf"))
+    posterior, data = _posterior(LARGE, device), _batch(LARGE, device)
     tensors = {n: torch.zeros(n, device=device) for n in MESSAGES}
-
-    def send(n: int) -> Callable[[], object]:
-        def run() -> None:
-            dist.all_reduce(tensors[n])
+    times: dict[int, list[float]] = {n: [] for n in MESSAGES}
+    for turn in range(REPEATS + 2):
+        for n, tensor in tensors.items():
+            costs.seconds_of_passes(posterior, *data, PASSES)
+            start = time.perf_counter()
+            dist.all_reduce(tensor)
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-
-        return run
-
-    found = _in_turns({n: send(n) for n in MESSAGES})
-    small, large = found[MESSAGES[0]], found[MESSAGES[1]]
+            if turn >= 2:  # the first ones warm up
+                times[n].append(time.perf_counter() - start)
+    small, large = (statistics.median(times[n]) for n in MESSAGES)
     per_byte = max(1e-15, (large - small) / (4 * (MESSAGES[1] - MESSAGES[0])))
     unit = Link(1.0, 1.0)
     hops = unit.all_reduce(0, ranks)
