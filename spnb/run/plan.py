@@ -249,7 +249,8 @@ def _per_item(posterior: Posterior, data: Sequence[Any], objective: Objective) -
         weights = model.flatten(model.drawn).unsqueeze(0)
         shape = model.predict(weights, model.flatten(model.deterministic), x.to("meta")).shape
     made_up = torch.zeros(shape, dtype=torch.get_default_dtype())
-    return inputs.loss_per_item(posterior, objective, made_up, y.to("cpu"))
+    targets = torch.zeros(y.shape, dtype=y.dtype)
+    return inputs.loss_per_item(posterior, objective, made_up, targets)
 
 
 def _measured_alone(posterior: Posterior, data: Sequence[Any], rows: int) -> Costs | None:

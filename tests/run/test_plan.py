@@ -93,9 +93,14 @@ def test_a_plan_for_a_machine_that_is_not_here() -> None:
         net = ViT(dim=192, depth=6, hidden=768)
     posterior = spnb.MeanField(spnb.BayesianModel(net))
     x, y = torch.zeros(128, 3, 32, 32), torch.zeros(128, dtype=torch.long)
-    plan = spnb.plan(
-        posterior, (x, y), num_samples=256, machine=spnb.machines.H100, world_size=64
-    )  # fmt: skip
+    options = {"num_samples": 256, "machine": spnb.machines.H100, "world_size": 64}
+    plan = spnb.plan(posterior, (x.to("meta"), y.to("meta")), **options)
+    same = spnb.plan(posterior, (x, y), objective=spnb.ELBO(), **options)
+    assert [p.seconds for p in same.predictions] == [p.seconds for p in plan.predictions]
+    on_meta = spnb.plan(
+        posterior, (x.to("meta"), y.to("meta")), objective=spnb.PredictiveNLL(), **options
+    )
+    assert on_meta.best.parts["gather"] > 0
     assert plan.costs.weights == 2_676_778 and plan.costs.origin == "counted"
     assert len(plan.predictions) == 7 and plan.best == plan.predictions[0]
     assert plan.best.layout.size == 64 and "sample=64 × data=1" in repr(plan)

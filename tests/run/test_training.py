@@ -137,6 +137,6 @@ def test_exact_objectives_keep_no_graphs_when_recomputing() -> None:
 def test_the_surface_is_what_it_says() -> None:
     assert set(spnb.__all__) <= set(dir(spnb))
     modules = {name for name in spnb.__all__ if not callable(getattr(spnb, name))}
-    assert modules == {"likelihoods", "priors", "scores"}
+    assert modules == {"likelihoods", "machines", "priors", "scores"}
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = spnb.nothing
