@@ -137,6 +137,8 @@ def plan(
     Raises:
         ValueError: neither a pool nor a machine and a world size, or more ranks than work.
     """
+    given = {"num_samples": num_samples, "batch_size": batch_size, "world_size": world_size}
+    inputs.positive(**{name: value for name, value in given.items() if value is not None})
     if pool is None and (machine is None or world_size is None):
         raise ValueError(
             "Give a pool to measure on, or a machine and world_size, such as "

@@ -125,6 +125,10 @@ def test_bad_requests() -> None:
     posterior, data = problem(4)
     with pytest.raises(ValueError, match="Give a pool to measure on, or a machine"):
         spnb.plan(posterior, data, num_samples=2)
+    for name in ("num_samples", "batch_size", "world_size"):
+        options = {"num_samples": 2, "machine": MADE_UP, "world_size": 2} | {name: 0}
+        with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
+            spnb.plan(posterior, data, **options)
     with pytest.raises(ValueError, match="4 ranks cannot share S = 1 samples and B = 2 rows"):
         spnb.plan(
             posterior, data, num_samples=1, batch_size=2, machine=MADE_UP, world_size=4
