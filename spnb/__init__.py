@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from spnb.maths.posteriors import MeanField, Posterior
     from spnb.parallel.keyed import Key
     from spnb.parallel.layout import Layout
-    from spnb.parallel.pool import WorkerDied, WorkerPool, share
+    from spnb.parallel.memory import share
+    from spnb.parallel.pool import WorkerDied, WorkerPool
     from spnb.run import machines
     from spnb.run.calibrate import calibrate
     from spnb.run.history import History
@@ -56,7 +57,7 @@ _HOMES = {
     "Layout": "spnb.parallel.layout",
     "WorkerDied": "spnb.parallel.pool",
     "WorkerPool": "spnb.parallel.pool",
-    "share": "spnb.parallel.pool",
+    "share": "spnb.parallel.memory",
     "History": "spnb.run.history",
     "calibrate": "spnb.run.calibrate",
     "machines": "spnb.run.machines",

@@ -19,6 +19,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from spnb.parallel import devices
+from spnb.parallel.blackboard import blackboard
 from spnb.parallel.layout import Axis, Layout
 from spnb.parallel.trace import Trace
 
@@ -116,8 +117,12 @@ class Communicator:
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all ranks."""
         if self.size > 1:
+            board = blackboard(dist.group.WORLD)
             with self.trace.span("all-reduce"), self._counted("all_reduce", tensor):
-                dist.all_reduce(tensor)
+                if board is None:
+                    dist.all_reduce(tensor)
+                else:
+                    board.sum(tensor)
 
     def gather(self, tensor: Tensor, axis: Axis, dim: int, sizes: Sequence[int]) -> Tensor:
         """Join the parts of a tensor that the ranks along an axis hold.
@@ -137,9 +142,14 @@ class Communicator:
         longest = max(sizes)
         padded = parts.new_zeros(longest, *parts.shape[1:])
         padded[: len(parts)] = parts
-        received = [torch.empty_like(padded) for _ in sizes]
+        group = self._group(axis)
+        board = blackboard(group)
         with self.trace.span("all-gather"), self._counted("all_gather", padded):
-            dist.all_gather(received, padded, group=self._group(axis))
+            if board is None:
+                received = [torch.empty_like(padded) for _ in sizes]
+                dist.all_gather(received, padded, group=group)
+            else:
+                received = board.gather(padded)
         whole = torch.cat([part[:n] for part, n in zip(received, sizes, strict=True)])
         return whole.movedim(0, dim)
 

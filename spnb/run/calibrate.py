@@ -20,7 +20,8 @@ from torch import nn
 from spnb.maths.models import BayesianModel
 from spnb.maths.networks import mlp
 from spnb.maths.posteriors import MeanField
-from spnb.parallel.collectives import local_device
+from spnb.parallel.collectives import Communicator, local_device
+from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.run import costs
 from spnb.run.loop import Loop
@@ -147,11 +148,11 @@ def _in_turns(functions: dict[int, Callable[[], object]]) -> dict[int, float]:
 def _measure_link(device: torch.device) -> Link:
     """Latency and bandwidth of an all-reduce over all ranks, by the α–β model.
 
-    As in a step: each rank comes from some milliseconds of passes, so the threads that send are
-    asleep, the caches are full of other things, and one rank arrives later than the other.
+    As in a step: each rank comes from some milliseconds of passes, so threads that send are asleep,
+    the caches are full of other things, and one rank arrives later than the other.
     """
-    ranks = dist.get_world_size()
-    if ranks == 1:
+    comm = Communicator.join(Layout(sample=-1))
+    if comm.size == 1:
         return Link(0.0, float("inf"))
     posterior, data = _posterior(LARGE, device), _batch(LARGE, device)
     tensors = {n: torch.zeros(n, device=device) for n in MESSAGES}
@@ -160,18 +161,16 @@ def _measure_link(device: torch.device) -> Link:
         for n, tensor in tensors.items():
             costs.seconds_of_passes(posterior, *data, PASSES)
             start = time.perf_counter()
-            dist.all_reduce(tensor)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            comm.sum(tensor)
             if turn >= 2:  # the first ones warm up
                 times[n].append(time.perf_counter() - start)
     small, large = (statistics.median(times[n]) for n in MESSAGES)
     per_byte = max(1e-15, (large - small) / (4 * (MESSAGES[1] - MESSAGES[0])))
     unit = Link(1.0, 1.0)
-    hops = unit.all_reduce(0, ranks)
+    hops = unit.all_reduce(0, comm.size)
     return Link(
         latency=max(0.0, small - per_byte * 4 * MESSAGES[0]) / hops,
-        bandwidth=(unit.all_reduce(1, ranks) - hops) / per_byte,
+        bandwidth=(unit.all_reduce(1, comm.size) - hops) / per_byte,
     )
 
 

@@ -8,7 +8,7 @@ looked up only when they are asked for.
 | `pool`, `options` | `WorkerPool`, what a notebook sees, and what it may be asked for |
 | `call` | one `run`: waiting for all ranks, interrupts, failures |
 | `process`, `place`, `worker` | a worker process: from the notebook, its start, from inside |
-| `channel`, `pickling`, `memory` | how messages, objects and large memory travel |
+| `channel`, `pickling` | how messages and objects travel; large memory by `spnb.parallel.memory` |
 | `rendezvous`, `wake` | how ranks find each other, and how a waiting one is woken |
 | `output`, `failure`, `culprit`, `view` | what the reader gets to see |
 """
@@ -20,18 +20,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spnb.parallel.pool.failure import WorkerDied, WorkerError
-    from spnb.parallel.pool.memory import share
     from spnb.parallel.pool.pool import WorkerPool
     from spnb.parallel.pool.process import RankStatus
 
-__all__ = ["RankStatus", "WorkerDied", "WorkerError", "WorkerPool", "share"]
+__all__ = ["RankStatus", "WorkerDied", "WorkerError", "WorkerPool"]
 
 _HOME = {
     "RankStatus": "process",
     "WorkerDied": "failure",
     "WorkerError": "failure",
     "WorkerPool": "pool",
-    "share": "memory",
 }
 
 

@@ -23,8 +23,7 @@ import cloudpickle
 import torch
 from cloudpickle import cloudpickle as classes
 
-from spnb.parallel.pool.channel import MAX_DESCRIPTORS, Payload
-from spnb.parallel.pool.memory import (
+from spnb.parallel.memory import (
     Region,
     find_shared,
     memory_file,
@@ -32,6 +31,7 @@ from spnb.parallel.pool.memory import (
     storage_of,
     view_of,
 )
+from spnb.parallel.pool.channel import MAX_DESCRIPTORS, Payload
 
 LARGE = 2**20
 """Storages and buffers of at least so many bytes go into the memory file."""

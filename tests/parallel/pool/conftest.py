@@ -22,7 +22,8 @@ ANSI = re.compile(r"\x1b\[[0-9;]*m")
 PREAMBLE = """
 import os, time, threading, torch
 import torch.distributed as dist
-from spnb.parallel.pool import WorkerPool, WorkerDied, share
+from spnb.parallel.memory import share
+from spnb.parallel.pool import WorkerPool, WorkerDied
 def clock(function, *args, **kwargs):
     start = time.perf_counter()
     function(*args, **kwargs)

@@ -154,7 +154,8 @@ _ = pool.run(steps)
 
 SMALL_SHM = """
 import torch, torch.distributed as dist
-from spnb.parallel.pool import WorkerPool, share
+from spnb.parallel.memory import share
+from spnb.parallel.pool import WorkerPool
 with WorkerPool(2) as pool:
     data = torch.ones(50_000_000)
     print(pool.run(lambda x, y: (x + y).sum().item(), data, share(data)))
