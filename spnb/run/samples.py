@@ -9,9 +9,8 @@ graph. That keeps a sample's cost close to a plain forward and backward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from types import TracebackType
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -86,38 +85,32 @@ class Chunk:
 
 
 class Lane:
-    """One sample after the other, in the same memory. Use it in a ``with`` block.
+    """One sample after the other, in the same memory, as long as a run lasts.
 
     Args:
-        source: where to draw from.
+        posterior: the posterior.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        model = source.posterior.model
-        first = source.leaves[0]
-        self._weights = first.new_empty(sum(s.size for s in model.drawn), requires_grad=False)
+    def __init__(self, posterior: Posterior) -> None:
+        self._posterior, model = posterior, posterior.model
+        like = next(posterior.parameters())
+        size = sum(site.size for site in model.drawn)
+        self._weights = like.new_empty(size, requires_grad=False)
+        self._gradient = torch.zeros_like(self._weights)
         self._values = model.unflatten(self._weights, model.drawn)
-        self._leaves = tuple(self._values.values())
-        for leaf in self._leaves:
+        gradients = model.unflatten(self._gradient, model.drawn)
+        for name, leaf in self._values.items():
             leaf.requires_grad_()
-        self._drawing = source.posterior.drawing(source.posterior, source.key, source.leaves)
-        self._open = ExitStack()
-        self._predict: Callable[[Tensor], Tensor]
+            leaf.grad = gradients[name]  # autograd adds to it in place
 
-    def __enter__(self) -> Lane:
-        posterior = self._source.posterior
-        held = posterior.model.at(self._values, posterior.point)
-        self._predict = self._open.enter_context(held)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._open.close()
+    @contextmanager
+    def over(self, source: Source) -> Iterator[Lane]:
+        """Evaluate samples of a step within a ``with`` block."""
+        posterior = self._posterior
+        self._source = source
+        self._drawing = posterior.drawing(posterior, source.key, source.leaves)
+        with posterior.model.at(self._values, posterior.point) as self._predict:
+            yield self
 
     def draw(self, sample: int) -> Lane:
         """Put a sample in the place of the one before."""
@@ -131,11 +124,9 @@ class Lane:
     def sampled_divergence(self) -> Tensor:
         """The part of the divergence that is estimated from the sample, ``[1]``."""
         values = {name: value.unsqueeze(0) for name, value in self._values.items()}
-        return self._source.posterior.sampled_divergence(values, self._source.leaves)
+        return self._posterior.sampled_divergence(values, self._source.leaves)
 
     def carry_back(self) -> None:
         """Add the gradient at the sample to what it was drawn from."""
-        grads = [torch.zeros_like(x) if x.grad is None else x.grad for x in self._leaves]
-        self._drawing.carry_back(grads)
-        for leaf in self._leaves:
-            leaf.grad = None
+        self._drawing.carry_back(self._gradient)
+        self._gradient.zero_()

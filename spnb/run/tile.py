@@ -118,7 +118,7 @@ class TileRun:
 
     def _lane(self) -> AbstractContextManager[Lane | None]:
         """The lane for samples that are evaluated one by one; None for several at once."""
-        return Lane(self.source) if self.work.samples_in_flight == 1 else nullcontext()
+        return nullcontext() if self.work.lane is None else self.work.lane.over(self.source)
 
     def _predict(self, samples: Sequence[int], lane: Lane | None) -> tuple[Chunk | Lane, Tensor]:
         """Some samples and their predictions ``[C, b, ...]`` on the tile's rows."""

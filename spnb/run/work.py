@@ -13,6 +13,7 @@ from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.run.gradient import GradientBuffer
+from spnb.run.samples import Lane
 
 #: an augmentation: inputs ``[B, ...]`` and a generator of its randomness to inputs ``[B, ...]``
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -36,6 +37,8 @@ class Work:
             predictions have to be gathered; memory then does not grow with S.
         augment: augmentation of the inputs, or None.
         views: whether all samples see one augmented view, or each its own.
+        buffer: where the gradient gathers.
+        lane: where samples are evaluated one by one; None if several are at once.
     """
 
     posterior: Posterior
@@ -51,8 +54,11 @@ class Work:
     augment: Augmentation | None = None
     views: Literal["shared", "per_sample"] = "shared"
     buffer: GradientBuffer = field(init=False)
+    lane: Lane | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make room for the gradient."""
+        """Make room for the gradient, and for a sample where one at a time is evaluated."""
         buffer = GradientBuffer(self.posterior, self.communicator.size)
         object.__setattr__(self, "buffer", buffer)
+        lane = Lane(self.posterior) if self.samples_in_flight == 1 else None
+        object.__setattr__(self, "lane", lane)

@@ -164,11 +164,10 @@ class Drawing:
             self._drawn = self.posterior.draw([sample], self.key, self.leaves)
         weights.copy_(self._drawn.detach().view(-1))
 
-    def carry_back(self, gradients: Sequence[Tensor]) -> None:
+    def carry_back(self, gradient: Tensor) -> None:
         """Add to the gradients of the leaves.
 
         Args:
-            gradients: at the sample that was drawn last, one for each parameter of the model.
+            gradient: at the sample that was drawn last, ``[P]``.
         """
-        whole = torch.cat([gradient.reshape(1, -1) for gradient in gradients], 1)
-        self._drawn.backward(whole, inputs=list(self.leaves))
+        self._drawn.backward(gradient.view_as(self._drawn), inputs=list(self.leaves))

@@ -157,13 +157,6 @@ class NormalDrawing(Drawing):
         self._noise = torch.empty_like(self._loc)
         self._owner: int | None = None  # whose noise it is
         self._sign = 1.0
-        drawn = posterior.model.drawn
-        self._by_site = list(BayesianModel.unflatten(self._noise, drawn).values())
-        self._into = [
-            list(BayesianModel.unflatten(leaf.grad, drawn).values())
-            for leaf in leaves
-            if leaf.grad is not None
-        ]
 
     def draw(self, sample: int, weights: Tensor) -> None:
         """Write a sample into a vector ``[P]``."""
@@ -173,12 +166,12 @@ class NormalDrawing(Drawing):
             self._owner = owner
         torch.addcmul(self._loc, self._scale, self._noise, value=self._sign, out=weights)
 
-    def carry_back(self, gradients: Sequence[Tensor]) -> None:
+    def carry_back(self, gradient: Tensor) -> None:
         """Add to the gradients of means and standard deviations."""
-        into_loc, into_scale = self._into
-        grads = list(gradients)
-        torch._foreach_add_(into_loc, grads)
-        torch._foreach_addcmul_(into_scale, grads, self._by_site, value=self._sign)
+        into_loc, into_scale = (leaf.grad for leaf in self.leaves)
+        assert into_loc is not None and into_scale is not None
+        into_loc.add_(gradient)
+        into_scale.addcmul_(gradient, self._noise, value=self._sign)
 
 
 def _bounds(length: int, part: int, parts: int) -> tuple[int, int]:
