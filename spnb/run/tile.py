@@ -20,6 +20,9 @@ from spnb.parallel.layout import Tile
 from spnb.run.samples import Chunk, Lane, Source
 from spnb.run.work import Work
 
+AT_ONCE = 2**14
+"""Predicted numbers for which a loss is formed at once where memory must not grow with S."""
+
 
 @dataclass
 class TileRun:
@@ -86,8 +89,7 @@ class TileRun:
         """
         work, comm, objective = self.work, self.work.communicator, self.work.objective
         if work.recompute:
-            with torch.no_grad(), self._lane() as lane:
-                whole = torch.cat([self._predict(c, lane)[1] for c in self._chunks()])
+            whole = self._predictions()
         else:
             parts = [self._predict(c, None) for c in self._chunks()]
             whole = torch.cat([predictions.detach() for _, predictions in parts])
@@ -97,7 +99,7 @@ class TileRun:
             whole = comm.gather(whole, "sample", 0, sizes)
         if not work.per_item:
             whole = comm.gather(whole, "data", 1, comm.layout.sizes("data", len(self.x)))
-        loss, gradient = self._at_predictions(whole)
+        loss, gradient = self._into_gradient(whole)
         if over_samples:
             gradient = gradient[self.tile.samples.start : self.tile.samples.stop]
         if not work.per_item:
@@ -132,6 +134,17 @@ class TileRun:
                 return drawn, drawn.predict(views, own_views=True)
             return drawn, drawn.predict(self.view)
 
+    def _predictions(self) -> Tensor:
+        """The predictions of all samples of the tile, ``[C, b, ...]``, without a graph."""
+        rows, shape = len(self.targets), self.work.prediction_shape
+        whole = self.estimated.new_empty(len(self.tile.samples), rows, *shape)
+        with torch.no_grad(), self._lane() as lane:
+            for samples, into in zip(
+                self._chunks(), whole.split(self.work.samples_in_flight), strict=True
+            ):
+                into.copy_(self._predict(samples, lane)[1])
+        return whole
+
     def _backward(self, drawn: Chunk | Lane, ends: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Carry gradients back from some ends of the graph to what the samples were drawn from."""
         with self.span("backward"):
@@ -142,26 +155,40 @@ class TileRun:
                 )
             drawn.carry_back()
 
-    def _at_predictions(self, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss at gathered predictions, counted once, and its gradient at all of them."""
+    def _into_gradient(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss at gathered predictions, counted once, and its gradient in their place.
+
+        Where memory must not grow with S, what a loss keeps for its way back must not either: a
+        loss for each row is formed for a few rows after the other.
+        """
         work, comm, objective = self.work, self.work.communicator, self.work.objective
-        likelihood = work.posterior.model.likelihood
+        total = self.estimated.new_zeros(())
         if not whole.numel():
-            return whole.new_zeros(()), whole
-        whole.requires_grad_()
-        if work.per_item:
-            loss = objective.losses(whole, self.targets, likelihood).sum() / len(self.x)
-        else:
-            loss = objective.losses(whole, self.y, likelihood)
+            return total, whole
+        factor = 1.0
         counted = work.per_item or comm.coordinate("data") == 0
         if objective.local:
-            loss = loss / comm.layout.sample
+            factor = 1 / comm.layout.sample
         elif objective.linear_in_samples:
-            loss = loss * (len(whole) / work.num_samples)
+            factor = len(whole) / work.num_samples
         else:
             counted = counted and comm.coordinate("sample") == 0
-        (gradient,) = torch.autograd.grad(loss, whole)
-        return loss.detach() * counted, gradient
+        if work.per_item:
+            factor /= len(self.x)
+            rows = whole.shape[1]
+            if work.recompute:
+                rows = max(1, AT_ONCE * rows // whole.numel())
+            pieces = list(zip(whole.split(rows, 1), self.targets.split(rows), strict=True))
+        else:
+            pieces = [(whole, self.y)]
+        for piece, targets in pieces:
+            predictions = piece.clone().requires_grad_()
+            losses = objective.losses(predictions, targets, work.posterior.model.likelihood)
+            loss = losses.sum() * factor
+            (gradient,) = torch.autograd.grad(loss, predictions)
+            piece.copy_(gradient)
+            total += loss.detach()
+        return total * counted, whole
 
     def _augmented(self, owner: int | str) -> Tensor:
         """This rank's rows of the view that belongs to one sample, or to all.
