@@ -16,7 +16,7 @@ from benchmarks import ours
 from benchmarks.measure import Run, Timing, compare, place
 from benchmarks.scaling import Case, barrier, on_rank_0, shared
 from benchmarks.workloads import WORKLOADS
-from spnb.run.plan import predict
+from spnb.run.step_cost import predict
 
 LAYOUTS = (spnb.Layout(1, 1), spnb.Layout(2, 1), spnb.Layout(1, 2))
 PASSES = 16

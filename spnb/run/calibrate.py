@@ -48,7 +48,15 @@ def calibrate(pool: WorkerPool) -> Machine:
 
     Args:
         pool: live workers, otherwise idle.
+
+    Raises:
+        TypeError: it is no pool.
     """
+    if not isinstance(pool, WorkerPool):
+        raise TypeError(
+            f"calibrate measures on a spnb.WorkerPool, but got a {type(pool).__name__}: give it "
+            "one, such as spnb.WorkerPool(2)."
+        )
     return pool.run(_calibrate_rank)[0]
 
 
@@ -65,7 +73,7 @@ def _calibrate_rank() -> Machine:
     fitted = alone(lambda: _fit_constants(device))
     crowding, flops = _crowding(device)
     inside = _measure_link(device)
-    draw, update, per_sample, per_step = fitted or (0.0, 0.0, 0.0, 0.0)  # only rank 0's are used
+    draw, noise, update, per_sample, per_step = fitted or 5 * (0.0,)  # only rank 0's are used
     ranks = dist.get_world_size()
     return Machine(
         name=f"{ranks} × {device.type}, calibrated",
@@ -73,6 +81,7 @@ def _calibrate_rank() -> Machine:
         flops=flops,
         launch=0.0,
         draw=draw,
+        noise=noise,
         update=update,
         per_sample=per_sample,
         per_step=per_step,
@@ -82,8 +91,8 @@ def _calibrate_rank() -> Machine:
     )
 
 
-def _fit_constants(device: torch.device) -> tuple[float, float, float, float]:
-    """Seconds a weight and sample, a weight, a sample, and a step."""
+def _fit_constants(device: torch.device) -> tuple[float, ...]:
+    """Seconds a weight and sample, of that for its noise, a weight, a sample, and a step."""
     seconds, weights, passes = {}, {}, {}
     for size in (SMALL, LARGE):
         posterior, data = _posterior(size, device), _batch(size, device)
@@ -99,7 +108,19 @@ def _fit_constants(device: torch.device) -> tuple[float, float, float, float]:
     update = max(0.0, (offsets[LARGE] - offsets[SMALL]) / span)
     per_sample = max(0.0, slopes[SMALL] - draw * weights[SMALL])
     per_step = max(0.0, offsets[SMALL] - update * weights[SMALL])
-    return draw, update, per_sample, per_step
+    return draw, min(draw, _noise(device, weights[LARGE])), update, per_sample, per_step
+
+
+def _noise(device: torch.device, number: int) -> float:
+    """Seconds a random number."""
+    vector = torch.empty(number, device=device)
+
+    def fill() -> None:
+        vector.normal_()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return _in_turns({number: fill})[number] / number
 
 
 def _crowding(device: torch.device) -> tuple[float, float]:

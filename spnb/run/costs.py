@@ -35,6 +35,7 @@ class Costs:
         kept_fixed: bytes that a pass keeps for its way back, whatever the rows.
         kept_per_row: the same for each row.
         prediction: numbers that a sample predicts for a row.
+        antithetic: whether two samples share their noise.
         origin: whether the passes were measured or counted.
     """
 
@@ -46,6 +47,7 @@ class Costs:
     kept_fixed: float
     kept_per_row: float
     prediction: int
+    antithetic: bool
     origin: Literal["measured", "counted"]
 
     def passes(self, rows: int) -> float:
@@ -174,6 +176,7 @@ def _costs(
         kept_fixed=kept_fixed,
         kept_per_row=kept_per_row,
         prediction=prediction[0].numel(),
+        antithetic=posterior.antithetic,
         origin=origin,
     )
 

@@ -46,6 +46,7 @@ class Machine:
             passes were counted and not measured.
         launch: seconds each tensor operation takes however small; likewise.
         draw: seconds to draw one weight of one sample and to bring its gradient back.
+        noise: the part of it that goes into a random number.
         update: seconds for one weight in a step: divergence, clipping, Adam.
         per_sample: seconds for a sample, whatever the network.
         per_step: seconds for a step, whatever the network.
@@ -61,6 +62,7 @@ class Machine:
     flops: float
     launch: float
     draw: float
+    noise: float
     update: float
     per_sample: float
     per_step: float

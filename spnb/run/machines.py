@@ -26,6 +26,8 @@ ETHERNET_10 = Link(latency=50e-6, bandwidth=1.25e9 * EFFICIENCY)  # IEEE 802.3ae
 
 _TOUCHED = 4 * 14
 """Bytes that drawing a weight and bringing its gradient back read and write, in float32."""
+_NOISE = 4
+"""Bytes of these that the random numbers themselves take."""
 _UPDATED = 4 * 20
 """Bytes that the update of a weight reads and writes: two parameters, gradients, moments."""
 
@@ -51,6 +53,7 @@ def gpu(
         flops=tflops * 1e12 * EFFICIENCY,
         launch=LAUNCH,
         draw=_TOUCHED / memory_rate,
+        noise=_NOISE / memory_rate,
         update=_UPDATED / memory_rate,
         per_sample=20 * LAUNCH,
         per_step=100 * LAUNCH,

@@ -1,60 +1,22 @@
-r"""The planner: what a step costs in every layout, before it is run, and which layout to choose.
-
-The rank with the largest tile decides. With :math:`S_r` samples on :math:`b_r` rows, P weights and
-W ranks,
-
-.. math:: t = S_r \,(t_\text{pass}(b_r) + P\, t_\text{draw} + t_\text{sample}) + P\, t_\text{update}
-          + t_\text{step} + t_\text{all-reduce}(2P) + t_\text{gather}.
-
-See `spnb.run.machine` for the constants and `spnb.run.costs` for the passes.
-"""
+"""The planner: what a step costs in every layout, before it is run, and which layout to choose."""
 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from spnb.maths.objectives import ELBO, Objective
+from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.run import calibrate, costs, inputs
 from spnb.run.costs import Costs
-from spnb.run.gradient import NUM_LOSSES
 from spnb.run.machine import Machine
-
-FORWARD_SHARE = 0.35
-"""A forward pass' part of a forward and backward pass: one of three equal matrix products, and a
-little more, since the first layer's inputs need no gradient."""
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a step is expected to cost in one layout.
-
-    Attributes:
-        layout: the layout.
-        parts: seconds by kind: ``passes``, ``draw``, ``update``, ``all-reduce``, ``gather``.
-        bytes_per_step: bytes that a rank hands to collectives.
-        memory: bytes that a rank needs: its state, its samples in flight, what passes keep.
-        fits: whether that is within the limit.
-    """
-
-    layout: Layout
-    parts: dict[str, float]
-    bytes_per_step: int
-    memory: float
-    fits: bool
-
-    @property
-    def seconds(self) -> float:
-        """Seconds of a step."""
-        return sum(self.parts.values())
+from spnb.run.step_cost import Prediction, predict
 
 
 @dataclass(frozen=True)
@@ -132,7 +94,6 @@ def plan(
 
     Returns:
         Predictions for all layouts of exactly so many ranks that give every rank something to do.
-        Samples in antithetic pairs are counted as if they were independent.
 
     Raises:
         ValueError: neither a pool nor a machine and a world size, or more ranks than work.
@@ -173,74 +134,6 @@ def layouts(world_size: int, num_samples: int, num_rows: int) -> Iterator[Layout
         data, left = divmod(world_size, sample)
         if not left and sample <= num_samples and data <= num_rows:
             yield Layout(sample, data)
-
-
-def predict(
-    found: Costs,
-    machine: Machine,
-    layout: Layout,
-    num_samples: int,
-    num_rows: int,
-    objective: Objective | None = None,
-    recompute: bool = False,
-    memory_limit: float | None = None,
-    per_item: bool = True,
-) -> Prediction:
-    """What a step costs in one layout.
-
-    Args:
-        found: the network's costs.
-        machine: the constants.
-        layout: the layout.
-        num_samples: as for `plan`.
-        num_rows: B, over all ranks.
-        objective: as for `plan`.
-        recompute: as for `plan`.
-        memory_limit: as for `plan`; None: none.
-        per_item: whether the objective gives a loss for each item, or one for the batch, for which
-            the predictions of all rows have to be gathered.
-    """
-    objective = objective or ELBO()
-    samples = math.ceil(num_samples / layout.sample)
-    rows = math.ceil(num_rows / layout.data)
-    gathers = not (objective.linear_in_samples or objective.local)
-    separable = objective.separable and per_item
-    again = recompute and not separable
-    one_pass = found.passes(rows) * machine.slowdown(layout.size)
-    drawing = found.weights * machine.draw + machine.per_sample
-    total = 2 * found.weights + found.point + NUM_LOSSES + layout.size
-    sent = found.itemsize * total if layout.size > 1 else 0
-    parts = {
-        "passes": samples * one_pass * (1 + FORWARD_SHARE * again),
-        "draw": samples * drawing * (1 + again),
-        "update": found.weights * machine.update + machine.per_step,
-        "all-reduce": machine.link(layout.size).all_reduce(sent, layout.size),
-        "gather": 0.0,
-    }
-    if gathers and layout.sample > 1:
-        own = found.itemsize * found.prediction * samples * rows
-        reach = layout.size if layout.size > machine.ranks_per_host else layout.sample
-        parts["gather"] = machine.link(reach).all_gather(own * layout.sample, layout.sample)
-        sent += own
-    if not per_item and layout.data > 1:
-        own = found.itemsize * found.prediction * (num_samples if gathers else samples) * rows
-        reach = layout.size if layout.size > machine.ranks_per_host else layout.data
-        parts["gather"] += machine.link(reach).all_gather(own * layout.data, layout.data)
-        sent += own
-    kept = 1 if separable or again else samples
-    memory = _memory(found, kept, rows)
-    fits = memory_limit is None or memory <= memory_limit
-    return Prediction(layout, parts, sent, memory, fits)
-
-
-def _memory(found: Costs, kept: int, rows: int) -> float:
-    """Bytes of a rank: state, one sample in evaluation, and what the kept graphs hold."""
-    state = 9  # means and scales, their gradients, two moments of both, and the net's own weights
-    sample = 6  # sigma and its gradient, noise, weights, their gradient, and one intermediate
-    if kept > 1:  # each graph holds its weights and noise
-        sample += 2 * (kept - 1)
-    numbers = (state + sample) * found.weights
-    return found.itemsize * numbers + kept * found.kept(rows)
 
 
 def _per_item(posterior: Posterior, data: Sequence[Any], objective: Objective) -> bool:

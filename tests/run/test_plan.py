@@ -13,7 +13,8 @@ import spnb
 from spnb.maths.networks import ViT, mlp
 from spnb.run import costs
 from spnb.run.machine import Link, Machine
-from spnb.run.plan import layouts, predict
+from spnb.run.plan import layouts
+from spnb.run.step_cost import predict
 from tests.run.problems import problem, worst_case
 
 PoolOf = Callable[[int], spnb.WorkerPool]
@@ -24,6 +25,7 @@ MADE_UP = Machine(
     flops=1e9,
     launch=1e-6,
     draw=1e-8,
+    noise=4e-9,
     update=2e-8,
     per_sample=1e-4,
     per_step=1e-3,
@@ -32,7 +34,7 @@ MADE_UP = Machine(
     crowding=1.3,
     memory=1e6,
 )
-COSTS = costs.Costs(1000, 10, 4, 2e-3, 1e-4, 500.0, 100.0, 10, "measured")
+COSTS = costs.Costs(1000, 10, 4, 2e-3, 1e-4, 500.0, 100.0, 10, False, "measured")
 
 
 def test_a_link_is_alpha_and_beta() -> None:
@@ -52,6 +54,17 @@ def test_the_rank_with_the_largest_tile_decides() -> None:
     assert found.parts["all-reduce"] == pytest.approx(Link(1e-4, 1e9).all_reduce(size, 4))
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert found.parts["gather"] == 0.0 and found.bytes_per_step == size
+
+
+def test_of_two_antithetic_samples_one_draws() -> None:
+    options = {"num_samples": 10, "num_rows": 24}
+    paired = dataclasses.replace(COSTS, antithetic=True)
+    independent, pairs = (predict(c, MADE_UP, spnb.Layout(2), **options) for c in (COSTS, paired))
+    saved = independent.parts.pop("draw") - pairs.parts.pop("draw")  # of 5 samples 3 draw
+    assert saved == pytest.approx(2 * 1000 * 4e-9) and pairs.parts == independent.parts
+    posterior, data = problem(24)
+    posterior.antithetic = True
+    assert costs.count(posterior, data, 24, MADE_UP).antithetic
 
 
 def test_an_objective_that_gathers_costs_more() -> None:
@@ -122,6 +135,8 @@ def test_memory_decides_before_time() -> None:
 
 
 def test_bad_requests() -> None:
+    with pytest.raises(TypeError, match="on a spnb.WorkerPool, but got a NoneType"):
+        spnb.calibrate(None)
     posterior, data = problem(4)
     with pytest.raises(ValueError, match="Give a pool to measure on, or a machine"):
         spnb.plan(posterior, data, num_samples=2)

@@ -1,4 +1,4 @@
-"""The layout planner: its bars are what `spnb.run.plan.predict` says, its words follow."""
+"""The layout planner: its bars are what `spnb.run.step_cost.predict` says, its words follow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from matplotlib.collections import PolyCollection
 import spnb
 from spnb.run.costs import Costs
 from spnb.run.machine import Link, Machine
-from spnb.run.plan import Plan, Prediction, predict
+from spnb.run.plan import Plan
+from spnb.run.step_cost import Prediction, predict
 from spnb.teach import figures
 from spnb.teach.explorable import Explorable
 from spnb.teach.explore import layout_bars
@@ -21,10 +22,20 @@ from spnb.teach.explore.planner import OBJECTIVES, Measured, describe, layout_pl
 REDRAW_MS = 150.0
 
 HOST = Machine(
-    "two cores", "made up", 5e10, 0.0, 5e-9, 1e-8, 1e-5, 5e-4, Link(1e-4, 1e9), ranks_per_host=2
+    "two cores",
+    "made up",
+    5e10,
+    0.0,
+    5e-9,
+    2e-9,
+    1e-8,
+    1e-5,
+    5e-4,
+    Link(1e-4, 1e9),
+    ranks_per_host=2,
 )
-SMALL = Costs(50_000, 0, 4, 1e-3, 1e-4, 0.0, 1e5, 10, "measured")
-LARGE = Costs(10**8, 0, 4, 5e-3, 1e-3, 0.0, 2e8, 1000, "counted")
+SMALL = Costs(50_000, 0, 4, 1e-3, 1e-4, 0.0, 1e5, 10, False, "measured")
+LARGE = Costs(10**8, 0, 4, 5e-3, 1e-3, 0.0, 2e8, 1000, False, "counted")
 PLANS = {"here": Plan((), SMALL, HOST), "H100": Plan((), LARGE, spnb.machines.H100)}
 
 

@@ -47,6 +47,9 @@ class Posterior(nn.Module):
     #: towards the value at zero, softplus(0) = 0.69, and no prior asks for it
     undecayed: tuple[str, ...] = ()
 
+    #: whether samples come in pairs of opposite noise, so that only half of it has to be drawn
+    antithetic: bool = False
+
     @property
     def drawing(self) -> type[Drawing]:
         """How a training step draws its samples."""

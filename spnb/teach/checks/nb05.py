@@ -8,7 +8,8 @@ from typing import Any
 
 from spnb.parallel.layout import Layout
 from spnb.run.machine import Link
-from spnb.run.plan import Plan, layouts, predict
+from spnb.run.plan import Plan, layouts
+from spnb.run.step_cost import predict
 from spnb.teach.attempt import NotAttempted, attempted
 from spnb.teach.check import Wrong, close, exercise
 

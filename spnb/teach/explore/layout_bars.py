@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from spnb.parallel.layout import Layout
-from spnb.run.plan import Prediction
+from spnb.run.step_cost import Prediction
 from spnb.teach import figures
 
 
@@ -48,7 +48,7 @@ LOOKS = {
     "all-reduce": Look(figures.ORANGE, "\\\\\\", "D", (0, (5, 1, 1, 1, 1, 1))),
     "gather": Look(figures.PURPLE, "xxx", "v", ":"),
 }
-"""The look of each kind of time that `spnb.run.plan.Prediction.parts` names."""
+"""The look of each kind of time that `spnb.run.step_cost.Prediction.parts` names."""
 
 #: where the numbers beside the bars stand, in widths of the axes
 _COLUMNS = {"sample × data": -0.03, "a step": 1.22, "sent": 1.45, "memory": 1.68}

@@ -1,7 +1,7 @@
 """The layout planner: what a step costs in every layout of up to 1,024 ranks, and which one wins.
 
 What a network costs was measured or counted once (`spnb.plan`). All else is the arithmetic of
-`spnb.run.plan.predict`, so the figure follows its controls at once.
+`spnb.run.step_cost.predict`, so the figure follows its controls at once.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 
 from spnb.maths.objectives import ELBO, Objective, PredictiveNLL
 from spnb.parallel.layout import Layout
-from spnb.run.plan import Plan, Prediction, layouts, predict
+from spnb.run.plan import Plan, layouts
+from spnb.run.step_cost import Prediction, predict
 from spnb.teach.explorable import Explorable
 from spnb.teach.explore.layout_bars import draw_layouts, human_bytes, human_time
 
