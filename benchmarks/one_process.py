@@ -26,7 +26,7 @@ Row = dict[str, Any]
 REPEATS = {"mlp": 8, "vit": 1}
 #: steps in which our own memory is measured: freed memory lies about in pieces, and what is
 #: resident grows for a while until it does so no more
-STEPS_OF_MEMORY = {"mlp": 48, "vit": 4}
+STEPS_OF_MEMORY = {"mlp": 48, "vit": 12}
 #: the same for all others, whose graphs leave no doubt
 STEPS_OF_OTHERS = 2
 

@@ -169,23 +169,24 @@ def _in_turns(functions: dict[int, Callable[[], object]]) -> dict[int, float]:
 def _measure_link(device: torch.device) -> Link:
     """Latency and bandwidth of an all-reduce over all ranks, by the α–β model.
 
-    As in a step: each rank comes from some milliseconds of passes, so threads that send are asleep,
-    the caches are full of other things, and one rank arrives later than the other.
+    As in a step: each rank comes from some milliseconds of passes, so threads that send are asleep
+    and the caches are full of other things. Who comes last waits for nobody: its time counts. (That
+    ranks are not equally fast is what `_crowding` measures.)
     """
     comm = Communicator.join(Layout(sample=-1))
     if comm.size == 1:
         return Link(0.0, float("inf"))
     posterior, data = _posterior(LARGE, device), _batch(LARGE, device)
     tensors = {n: torch.zeros(n, device=device) for n in MESSAGES}
-    times: dict[int, list[float]] = {n: [] for n in MESSAGES}
-    for turn in range(REPEATS + 2):
-        for n, tensor in tensors.items():
+    times = torch.zeros(REPEATS + 2, len(MESSAGES), dtype=torch.float64, device=device)
+    for turn in range(len(times)):
+        for place, tensor in enumerate(tensors.values()):
             costs.seconds_of_passes(posterior, *data, PASSES)
             start = time.perf_counter()
             comm.sum(tensor)
-            if turn >= 2:  # the first ones warm up
-                times[n].append(time.perf_counter() - start)
-    small, large = (statistics.median(times[n]) for n in MESSAGES)
+            times[turn, place] = time.perf_counter() - start
+    dist.all_reduce(times, op=dist.ReduceOp.MIN)
+    small, large = times[2:].median(0).values.tolist()  # the first ones warm up
     per_byte = max(1e-15, (large - small) / (4 * (MESSAGES[1] - MESSAGES[0])))
     unit = Link(1.0, 1.0)
     hops = unit.all_reduce(0, comm.size)

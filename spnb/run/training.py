@@ -130,7 +130,7 @@ def fit(
     place = next(posterior.parameters()).device
     sent_before = comm.sent_bytes
     for epoch in range(epochs):
-        for rows in _batches(len(x), batch_size, seed, epoch):
+        for rows in order(len(x), batch_size, seed, epoch):
             record = loop.step(x[rows].to(place), y[rows].to(place))
             history.steps.append(record)
             progress.report(loop.done, total, loss=record.loss)
@@ -203,7 +203,14 @@ def gradients(
     return {name: p.grad.clone() for name, p in named if p.grad is not None}
 
 
-def _batches(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
-    """Rows of each batch of an epoch, the same on every rank."""
+def order(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:
+    """Rows of each batch of an epoch, the same on every rank.
+
+    Args:
+        num_rows: N, size of the data set.
+        batch_size: B; the last batch may be smaller.
+        seed: the run's seed.
+        epoch: which epoch.
+    """
     generator = Key(seed).fold("order", epoch).generator()
     return torch.randperm(num_rows, generator=generator).split(batch_size)
