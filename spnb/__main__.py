@@ -1,4 +1,4 @@
-"""Command line: ``python -m spnb tour``."""
+"""Command line: ``python -m spnb tour`` and ``python -m spnb recipe load``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,33 @@ def main(arguments: list[str] | None = None) -> None:
     tour = commands.add_parser("tour", help="train one network in four layouts and compare")
     tour.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     tour.add_argument("--epochs", type=int, default=20, help="passes over the data")
+    recipe = commands.add_parser("recipe", help="train one of the paper's three workloads")
+    recipe.add_argument("name", help="images, load or weather")
+    recipe.add_argument("--scale", help="ci, laptop or node (default: $SPNB_SCALE, else laptop)")
+    recipe.add_argument("--ranks", type=int, default=1, help="worker processes to start")
+    recipe.add_argument("--sample", type=int, default=-1, help="ranks that share the samples")
+    recipe.add_argument("--data", type=int, default=1, help="ranks that share the batch")
+    recipe.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     options = parser.parse_args(arguments)
-    from spnb.teach.tour import run
+    if options.command == "tour":
+        from spnb.teach.tour import run
 
-    run(options.out, options.epochs)
+        run(options.out, options.epochs)
+        return
+    from spnb.parallel.layout import Layout
+    from spnb.teach.datasets import DataUnavailableError
+    from spnb.teach.recipes import execute
+
+    try:
+        execute(
+            options.name,
+            options.scale,
+            ranks=options.ranks,
+            layout=Layout(options.sample, options.data),
+            folder=options.out,
+        )
+    except (ValueError, DataUnavailableError) as error:
+        parser.exit(2, f"{error}\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,99 @@
+"""Air temperature over North America: six-hourly fields of the NCEP/NCAR reanalysis.
+
+Cite: Kalnay et al., *The NCEP/NCAR 40-Year Reanalysis Project*, 1996; data of NOAA PSL.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor
+
+from spnb.teach.datasets.files import DataUnavailableError, File, find
+
+FILE = File(
+    "air_temperature.nc",
+    "https://github.com/pydata/xarray-data/raw/master/air_temperature.nc",
+    7.8,
+    "md5:de5b9d45db48cf6b7034de1a4a6d6c98",
+    others=("sha256:0541ab65ea6d00897d72bb2c4188e11d5a496139e2c5ed1e7475c2301ab4008d",),
+)
+HOURS = 6
+"""Hours between two fields."""
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Fields on a grid of latitudes and longitudes, one every six hours.
+
+    Attributes:
+        start: when the first one is valid, UTC.
+        values: ``[T, H, W]`` float32.
+        latitude: of the rows, in degrees north, ``[H]``, from north to south.
+        longitude: of the columns, in degrees east, ``[W]``.
+        unit: of the values.
+        sentence: where they come from, one sentence.
+    """
+
+    start: datetime
+    values: Tensor
+    latitude: Tensor
+    longitude: Tensor
+    unit: str
+    sentence: str
+
+    def __len__(self) -> int:
+        """Number of fields."""
+        return len(self.values)
+
+    def index(self, year: int, month: int, day: int = 1) -> int:
+        """The position of the field at midnight UTC of a day."""
+        return round(
+            (datetime(year, month, day, tzinfo=UTC) - self.start).total_seconds() / 3600 / HOURS
+        )
+
+    def between(self, first: int, last: int) -> Fields:
+        """The fields from one position to before another."""
+        seconds = self.start.timestamp() + 3600 * HOURS * first
+        return replace(
+            self, start=datetime.fromtimestamp(seconds, UTC), values=self.values[first:last]
+        )
+
+    @property
+    def area(self) -> Tensor:
+        """Weight of each row: the area of its cells, with mean 1, ``[H, 1]`` float32."""
+        weights = (self.latitude.double() * math.pi / 180).cos()
+        return (weights / weights.mean()).float().unsqueeze(1)
+
+
+def air_temperature() -> Fields:
+    """2,920 fields of 25 by 53 points, 2013 and 2014, in kelvin, near the ground.
+
+    At sigma level 0.995, on a grid of 2.5 degrees from 75° N to 15° N and 160° W to 30° W.
+
+    Raises:
+        DataUnavailableError: the file cannot be had, or is damaged.
+    """
+    import xarray  # slow to import, so only where it is used
+
+    path = find(FILE)
+    with xarray.open_dataset(path, engine="scipy", decode_timedelta=False) as file:
+        air = file["air"].load()
+    hours = (air.time.values[1:] - air.time.values[:-1]).astype("timedelta64[h]").astype(int)
+    if air.dims != ("time", "lat", "lon") or (hours != HOURS).any():
+        raise DataUnavailableError(
+            f"{path} has dimensions {air.dims} and steps of {set(hours.tolist())} hours instead "
+            f"of (time, lat, lon) every {HOURS}."
+        )
+    return Fields(
+        datetime.fromisoformat(str(air.time.values[0])[:19]).replace(tzinfo=UTC),
+        torch.tensor(air.values, dtype=torch.float32),
+        torch.tensor(air.lat.values, dtype=torch.float32),
+        torch.tensor(air.lon.values, dtype=torch.float32),
+        unit="K",
+        sentence="Air temperature near the ground over North America, every six hours of 2013 and "
+        "2014 (NCEP/NCAR reanalysis, Kalnay et al. 1996; NOAA PSL).",
+    )

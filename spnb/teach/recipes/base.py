@@ -1,0 +1,117 @@
+"""What all recipes have in common: where they run, and what is left of a run.
+
+A recipe is a module with three functions and a table of settings. Its `run` is called on every rank
+and knows nothing of where it is: in this process, in a worker pool, or under
+``python -m torch.distributed.run``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from matplotlib.figure import Figure
+
+from spnb.parallel.collectives import world
+from spnb.parallel.layout import Layout
+from spnb.parallel.pool import WorkerPool
+from spnb.teach import figures, passport, scale
+
+NAMES = ("images", "load", "weather")
+
+Result = dict[str, Any]
+
+
+class Recipe(Protocol):
+    """What the module of a recipe offers.
+
+    Attributes:
+        SETTINGS: all that a run depends on, by scale; frozen dataclasses of plain values with a
+            ``seed``.
+    """
+
+    SETTINGS: dict[str, Any]
+
+    def run(self, settings: Any, layout: Layout | None = None) -> Result:
+        """Train and score; called on every rank, and the same on each.
+
+        Returns:
+            ``scores`` by contender and name, and what else the figure needs: plain values, lists
+            and dicts of them, ready for JSON.
+        """
+        ...
+
+    def draw(self, result: Result) -> Figure:
+        """The figure of a result."""
+        ...
+
+    def describe(self, result: Result) -> str:
+        """The result in a few lines of text."""
+        ...
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in NAMES:
+        raise ValueError(f"There is no recipe '{name}'; there are {', '.join(NAMES)}.")
+    module: Any = import_module(f"{__package__}.{name}")
+    return module
+
+
+def execute(
+    name: str,
+    size: str | None = None,
+    *,
+    ranks: int = 1,
+    layout: Layout | None = None,
+    folder: Path = Path("out"),
+) -> Result:
+    """Run a recipe, write ``<name>.json`` and ``<name>.png``, and print the result.
+
+    Args:
+        name: the recipe.
+        size: the scale; None: that of the environment.
+        ranks: number of workers to start, unless a launcher has started the ranks.
+        layout: how they share the work; None: by samples.
+        folder: where to write; made if it is not there.
+
+    Raises:
+        ValueError: no such recipe or scale, or a layout that does not fit.
+    """
+    chosen = recipe(name)
+    size = size or scale.name()
+    if size not in chosen.SETTINGS:
+        raise ValueError(f"'{size}' is no scale; there are {', '.join(chosen.SETTINGS)}.")
+    settings = chosen.SETTINGS[size]
+    rank, started = world()
+    size_of_world = started if started > 1 else ranks
+    layout = (layout or Layout(sample=-1)).resolve(size_of_world)
+    if started > 1 or ranks == 1:
+        result = chosen.run(settings, layout if started > 1 else None)
+    else:
+        with WorkerPool(ranks) as pool:
+            result = pool.run(chosen.run, settings, layout)[0]
+    record = {
+        "recipe": name,
+        "scale": size,
+        "layout": str(layout),
+        "settings": asdict(settings),
+        "provenance": passport.provenance(settings.seed),
+        **result,
+    }
+    if rank == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.{ending}" for ending in ("json", "png")]
+        paths[0].write_text(json.dumps(record, indent=2) + "\n")
+        figure = chosen.draw(record)
+        figures.footnote(figure, record["provenance"])
+        paths[1].write_bytes(figures.png(figure))
+        print(f"{chosen.describe(record)}\n\nWrote {paths[0]} and {paths[1]}.")
+    return record
