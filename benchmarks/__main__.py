@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks import (
     exactness,
     figures,
+    memory,
     one_process,
     planner,
     pool,
@@ -36,14 +37,15 @@ PARTS: dict[str, Part] = {
         {
             # rounds, by workload and number of samples S
             "rounds": {"mlp": {1: 31, 4: 31, 16: 21, 64: 9}, "vit": {1: 9, 4: 5, 8: 5}},
-            "memory": {"mlp": (1, 16, 64), "vit": (1, 8)},
-            "tries": 3,
         },
         {
             "rounds": {"mlp": {1: 3, 16: 3}, "vit": {2: 3}},
-            "memory": {"mlp": (1, 16)},
-            "tries": 1,
         },
+    ),
+    "memory": (
+        memory.run,
+        {"cases": {"mlp": (1, 16, 64), "vit": (1, 8)}, "tries": 3},
+        {"cases": {"mlp": (1, 16)}, "tries": 1},
     ),
     "scaling": (
         scaling.run,

@@ -49,12 +49,11 @@ def draw_all(parts: dict[str, Row], folder: Path) -> list[Path]:
 
 
 def one_process(part: Row) -> Figure:
-    """Step time in plain passes against S; peak memory."""
+    """Step time in plain passes against S."""
     workloads = unique(part["times"], "workload")
-    figure, axes = new(12.4, 9.4, rows=2, columns=len(workloads), squeeze=False)
+    figure, axes = new(12.4, 5.4, columns=len(workloads), squeeze=False)
     for column, workload in enumerate(workloads):
         step_times(axes[0, column], part, workload)
-        memory(axes[1, column], part, workload)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=5)
     close(figure, part)
@@ -107,13 +106,19 @@ def line(who: str, names: Sequence[str]) -> dict[str, Any]:
             "lw": 1.3, "marker": MARKERS[2 + number % (len(MARKERS) - 2)]}  # fmt: skip
 
 
-def memory(axes: Axes, part: Row, workload: str) -> None:
+def memory(part: Row) -> Figure:
+    """Peak memory of everybody, of ours at several S."""
+    workloads = unique(part["peaks"], "workload")
+    figure, axes = new(12.4, 5.2, columns=len(workloads), squeeze=False)
+    for column, workload in enumerate(workloads):
+        peaks(axes[0, column], part, workload)
+    close(figure, part)
+    return figure
+
+
+def peaks(axes: Axes, part: Row, workload: str) -> None:
     """A bar for everybody, several for us."""
-    rows = [row for row in part["memory"] if row["workload"] == workload]
-    if not rows:
-        axes.set_axis_off()
-        axes.text(0.5, 0.5, "peak memory: not measured", ha="center", transform=axes.transAxes)
-        return
+    rows = [row for row in part["peaks"] if row["workload"] == workload]
     labels = []
     for place, row in enumerate(rows):
         mine = row["who"].startswith("spnb")
@@ -270,6 +275,7 @@ def close(figure: Figure, part: Row) -> None:
 
 FIGURES: dict[str, Callable[[Row], Figure]] = {
     "one_process": one_process,
+    "memory": memory,
     "scaling": scaling,
     "exactness": exactness,
 }

@@ -58,10 +58,10 @@ def check(parts: dict[str, Row]) -> Iterator[Goal]:
     Args:
         parts: what was measured, by part; parts may be missing.
     """
-    one = parts.get("one_process", {"times": [], "memory": []})
+    one = parts.get("one_process", {"times": []})
     yield from step_times(one["times"])
     yield from against_peers(one["times"])
-    yield from memory(one["memory"])
+    yield from memory(parts.get("memory", {"peaks": []})["peaks"])
     two = parts.get("scaling", {"two": []})["two"]
     yield from strong_scaling(two)
     yield from weak_scaling(two)

@@ -1,4 +1,4 @@
-"""One process: the time of a step in plain passes, and the memory it takes.
+"""One process: the time of a step in plain passes.
 
 A *plain pass* is a forward and backward pass of the same network without anything Bayesian. S of
 them are the least that S samples can cost, so S plain passes are the unit for a step of S samples.
@@ -7,15 +7,14 @@ them are the least that S samples can cost, so S plain passes are the unit for a
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import partial
-from statistics import median_low
 from typing import Any
 
 import spnb
 from benchmarks import ours
-from benchmarks.measure import Run, Timing, compare, made_here, peak_memory, place
+from benchmarks.measure import Run, Timing, compare, made_here, place
 from benchmarks.peers import PEERS
 from benchmarks.workloads import WORKLOADS
 
@@ -24,55 +23,28 @@ Row = dict[str, Any]
 
 #: steps in a row at S = 1, so that what is timed is never much shorter than this many passes
 REPEATS = {"mlp": 8, "vit": 1}
-#: steps in which our own memory is measured: freed memory lies about in pieces, and what is
-#: resident grows for a while until it does so no more
-STEPS_OF_MEMORY = {"mlp": 48, "vit": 12}
-#: the same for all others, whose graphs leave no doubt
-STEPS_OF_OTHERS = 2
 
 
-def run(
-    rounds: Mapping[str, Mapping[int, int]], memory: Mapping[str, Sequence[int]], tries: int
-) -> Row:
-    """Measure everything of one process.
+def run(rounds: Mapping[str, Mapping[int, int]]) -> Row:
+    """Measure step times.
 
     Args:
         rounds: number of rounds by workload and S.
-        memory: the S at which our own memory is measured, by workload, in rising order; that of
-            all others at the largest only.
-        tries: processes in which each of our own peaks is measured; their median counts.
     """
     times: list[Row] = []
-    peaks: list[Row] = []
     skipped: dict[str, str] = {}
     with spnb.WorkerPool(1, threads=1, silence=None) as pool:
         device = pool.run(lambda: str(place()))[0]
         for workload, by_samples in rounds.items():
             for num_samples, count in by_samples.items():
-                print(f"  step time: {WORKLOADS[workload].name}, S = {num_samples}", flush=True)
+                print(f"  {WORKLOADS[workload].name}, S = {num_samples}", flush=True)
                 found, left_out = pool.run(race, workload, num_samples, count)[0]
                 skipped |= left_out
                 times += [
                     {"workload": workload, "num_samples": num_samples, "who": who, **asdict(timing)}
                     for who, timing in found.items()
                 ]
-    for workload, several in memory.items():
-        print(f"  peak memory: {WORKLOADS[workload].name}", flush=True)
-        for objective, who, num_samples, make in to_weigh(workload, several):
-            steps = STEPS_OF_MEMORY[workload] if who == "spnb" else STEPS_OF_OTHERS
-            try:
-                peak = median_low(
-                    peak_memory(make, partial(plain, workload), steps)
-                    for _ in range(tries if who == "spnb" else 1)
-                )
-            except Exception as error:
-                skipped[f"{who}, memory, {workload}"] = reason(error)
-                continue
-            peaks.append(
-                {"workload": workload, "num_samples": num_samples, "who": who,
-                 "objective": objective, "bytes": peak}
-            )  # fmt: skip
-    return {"device": device, "times": times, "memory": peaks, "skipped": skipped}
+    return {"device": device, "times": times, "skipped": skipped}
 
 
 def contenders(workload: str, num_samples: int) -> dict[str, Make]:
@@ -110,28 +82,6 @@ def race(workload: str, num_samples: int, rounds: int) -> tuple[dict[str, Timing
             skipped[f"{name}, {workload}, S = {num_samples}"] = reason(error)
     repeats = dict.fromkeys(steps, max(1, REPEATS[workload] // num_samples))
     return compare(steps, rounds, repeats=repeats), skipped
-
-
-def to_weigh(workload: str, several: Sequence[int]) -> list[tuple[str, str, int, Make]]:
-    """What memory is measured of: objective, name, S and maker."""
-    work, most = WORKLOADS[workload], several[-1]
-    found: list[tuple[str, str, int, Make]] = []
-    for num_samples in several:
-        found.append(("ELBO", "spnb", num_samples, partial(ours.make_step, work, num_samples)))
-    for num_samples in several:
-        make = partial(
-            ours.make_step, work, num_samples, objective=spnb.PredictiveNLL(), recompute=True
-        )
-        found.append(("PredictiveNLL, two passes", "spnb", num_samples, make))
-    for name, make in contenders(workload, most).items():
-        if name != "spnb":
-            found.append(("ELBO", name, most, make))
-    return found
-
-
-def plain(workload: str) -> Run:
-    """One plain pass, which loads what every step needs."""
-    return made_here(PEERS["plain"].make_step, WORKLOADS[workload], 1)
 
 
 def reason(error: Exception) -> str:

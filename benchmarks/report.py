@@ -36,7 +36,7 @@ def of_goals(parts: dict[str, Row]) -> str:
 
 
 def of_one_process(part: Row) -> str:
-    """Step times in plain passes and in milliseconds; peak memory."""
+    """Step times in plain passes and in milliseconds."""
     times, blocks = part["times"], [heading("ONE PROCESS", part)]
     for workload in unique(times, "workload"):
         rows = [row for row in times if row["workload"] == workload]
@@ -53,13 +53,18 @@ def of_one_process(part: Row) -> str:
         for count in counts:
             head += [f"S = {count}", "ms"]
         blocks.append(f"{name_of(part, workload)}\n{table(head, lines)}")
-    lines = [
-        (name_of(part, r["workload"]), r["who"], r["objective"], str(r["num_samples"]), mb(r))
-        for r in part["memory"]
-    ]
-    blocks.append(table(("peak memory", "", "objective", "S", "MB"), lines, "<<<>>"))
     blocks += notes(part)
     return "\n\n".join(blocks)
+
+
+def of_memory(part: Row) -> str:
+    """Peak memory of a step."""
+    lines = [
+        (name_of(part, r["workload"]), r["who"], r["objective"], str(r["num_samples"]), mb(r))
+        for r in part["peaks"]
+    ]
+    peaks = table(("peak memory", "", "objective", "S", "MB"), lines, "<<<>>")
+    return "\n\n".join([heading("MEMORY", part), peaks, *notes(part)])
 
 
 def of_scaling(part: Row) -> str:
@@ -164,6 +169,7 @@ def of_planner(part: Row) -> str:
 
 SECTIONS = {
     "one_process": of_one_process,
+    "memory": of_memory,
     "scaling": of_scaling,
     "exactness": of_exactness,
     "update": of_update,

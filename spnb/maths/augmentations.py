@@ -18,6 +18,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+#: images and a generator of the randomness to images of the same shape
 Augmentation = Callable[[Tensor, Generator], Tensor]
 
 GREY = (0.299, 0.587, 0.114)

@@ -176,17 +176,25 @@ def _make(group: Any) -> Blackboard | None:
         descriptor, _ = memory_file([memoryview(room)])
     try:
         offers = _exchange((os.getpid(), descriptor, token), group)
-        boards = [_map(*offer) for offer in offers]
-        everybody = _exchange(all(boards), group)  # after this the descriptors may be closed
+        board = _look(offers, group)
+        everybody = _exchange(board is not None, group)  # then the descriptor may be closed
     finally:
         if descriptor >= 0:
             os.close(descriptor)
-    if not all(everybody):
-        return None
-    processes = [pid for pid, _, _ in offers]
+    return board if all(everybody) else None
+
+
+def _look(offers: Sequence[tuple[int, int, bytes]], group: Any) -> Blackboard | None:
+    """This process' view of the boards that were offered; None if one cannot be seen."""
     timeout = group._get_backend(torch.device("cpu")).options._timeout.total_seconds()
+    boards = [_map(*offer) for offer in offers]
     mapped = [board for board in boards if board is not None]
-    return Blackboard(dist.get_rank(group), mapped, processes, timeout)
+    if len(mapped) < len(boards):
+        return None
+    try:
+        return Blackboard(dist.get_rank(group), mapped, [pid for pid, _, _ in offers], timeout)
+    except OSError:  # a container may forbid to watch other processes
+        return None
 
 
 def _possible(size: int) -> bool:

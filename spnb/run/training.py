@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from spnb.maths.augmentations import Augmentation
 from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel import progress
@@ -22,7 +23,6 @@ from spnb.run.optimizer import Schedule, adam, scheduler
 from spnb.run.predict import score
 from spnb.run.setup import agree, begin
 from spnb.run.step import compute_gradient
-from spnb.run.work import Augmentation
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
-from torch import Tensor
 
+from spnb.maths.augmentations import Augmentation
 from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.run.gradient import GradientBuffer
 from spnb.run.samples import Lane
-
-#: an augmentation: inputs ``[B, ...]`` and a generator of its randomness to inputs ``[B, ...]``
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from spnb.maths.augmentations import Augmentation
 from spnb.maths.likelihoods import Likelihood
 from spnb.parallel import progress
 from spnb.parallel.keyed import Key
 from spnb.run.optimizer import scheduler
 from spnb.run.training import order
-from spnb.run.work import Augmentation
 
 
 def train_plain(

@@ -174,7 +174,8 @@ def made_up() -> dict[str, Any]:
     exact = {"plain averaging": 1.0, "exact": 1.01, "exact, two passes": 1.6}
     seconds = dict.fromkeys(goals.POOL, 0.03)
     return {
-        "one_process": about | {"times": times, "memory": memory, "skipped": {"Pyro": "no"}},
+        "one_process": about | {"times": times, "skipped": {"Pyro": "no"}},
+        "memory": about | {"peaks": memory, "skipped": {}},
         "scaling": about | {"two": pair, "four": four, "skipped": {}},
         "exactness": about | {"times": [row("mlp", 64, who, s) for who, s in exact.items()]},
         "update": about

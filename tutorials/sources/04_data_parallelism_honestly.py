@@ -287,8 +287,9 @@ show_races(strong, lambda key: f"{key[0]}, S = {key[1]}", "MLP with 256 rows, Vi
 # memory. If other programs are at work, two ranks suffer more than one: each step waits for the
 # rank that was held up. The fastest steps show what the machine can do when it is left alone.
 #
-# If "share batch" and "DDP" differ, it is not the layout, which is the same: DDP's loss was
-# left to autograd, while `spnb` writes the chain rule out by hand and reuses its memory.
+# If "share batch" and "DDP" differ, it is not the layout, which is the same. DDP's loss was left to
+# autograd, while `spnb` writes the chain rule out by hand and reuses its memory. And on one host
+# `spnb` adds gradients up in memory that the ranks share, while DDP sends them through a socket.
 #
 # One thing DDP is famous for does not help it here. While the backward pass still works on the
 # first layers, DDP already sends the gradient of the last ones. In a Bayesian net a gradient is

@@ -30,8 +30,7 @@ import torch.distributed as dist
 import spnb
 from spnb.maths.networks import ViT, mlp
 from spnb.parallel.devices import usable_cores
-from spnb.run.plan import layouts
-from spnb.run.step_cost import predict
+from spnb.run.plan import layouts, predict
 from spnb.teach import datasets, figures, scale
 from spnb.teach.checks import nb05 as check
 from spnb.teach.explore import layout_bars
