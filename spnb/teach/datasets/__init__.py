@@ -12,11 +12,11 @@
 
 from spnb.teach.datasets.air import Fields, air_temperature
 from spnb.teach.datasets.cifar import cifar10
-from spnb.teach.datasets.mauna_loa import Series, co2
+from spnb.teach.datasets.entsoe import Load, load
 from spnb.teach.datasets.ett import Table, etth1
 from spnb.teach.datasets.files import DataUnavailableError
 from spnb.teach.datasets.images import Images, digits
-from spnb.teach.datasets.entsoe import Load, load
+from spnb.teach.datasets.mauna_loa import Series, co2
 from spnb.teach.datasets.scaling import Scaling
 from spnb.teach.datasets.unseen import hands, strangers
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import torch
 from torch import Tensor
 
-from spnb.teach.datasets.files import DataUnavailableError, File, find
+from spnb.teach.datasets.files import File, find
 
 FILE = File(
     "air_temperature.nc",
@@ -21,8 +21,8 @@ FILE = File(
     "md5:de5b9d45db48cf6b7034de1a4a6d6c98",
     others=("sha256:0541ab65ea6d00897d72bb2c4188e11d5a496139e2c5ed1e7475c2301ab4008d",),
 )
-HOURS = 6
-"""Hours between two fields."""
+STEP = timedelta(hours=6)
+"""From one field to the next."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,37 @@ class Fields:
         return len(self.values)
 
     def index(self, year: int, month: int, day: int = 1) -> int:
-        """The position of the field at midnight UTC of a day."""
-        return round(
-            (datetime(year, month, day, tzinfo=UTC) - self.start).total_seconds() / 3600 / HOURS
-        )
+        """The position of the field at midnight UTC; that after the last one has one, too.
+
+        Raises:
+            ValueError: the fields do not go that far.
+        """
+        when = datetime(year, month, day, tzinfo=UTC)
+        position = (when - self.start) / STEP
+        if not (position.is_integer() and 0 <= position <= len(self)):
+            raise ValueError(f"{when} is none of the {len(self):,} times in {self}.")
+        return int(position)
 
     def between(self, first: int, last: int) -> Fields:
-        """The fields from one position to before another."""
-        seconds = self.start.timestamp() + 3600 * HOURS * first
-        return replace(
-            self, start=datetime.fromtimestamp(seconds, UTC), values=self.values[first:last]
-        )
+        """The fields from one position to before another.
+
+        Raises:
+            ValueError: the positions do not lie within the record, in this order.
+        """
+        if not 0 <= first < last <= len(self):
+            raise ValueError(f"No fields from {first} to before {last} in {self}.")
+        return replace(self, start=self.start + first * STEP, values=self.values[first:last])
 
     @property
     def area(self) -> Tensor:
         """Weight of each row: the area of its cells, with mean 1, ``[H, 1]`` float32."""
         weights = (self.latitude.double() * math.pi / 180).cos()
         return (weights / weights.mean()).float().unsqueeze(1)
+
+    def __repr__(self) -> str:
+        """Size, grid and period."""
+        rows, columns = self.values.shape[1:]
+        return f"Fields({len(self):,} of {rows}x{columns} in {self.unit} from {self.start:%F %Hh})"
 
 
 def air_temperature() -> Fields:
@@ -79,15 +93,8 @@ def air_temperature() -> Fields:
     """
     import xarray  # slow to import, so only where it is used
 
-    path = find(FILE)
-    with xarray.open_dataset(path, engine="scipy", decode_timedelta=False) as file:
-        air = file["air"].load()
-    hours = (air.time.values[1:] - air.time.values[:-1]).astype("timedelta64[h]").astype(int)
-    if air.dims != ("time", "lat", "lon") or (hours != HOURS).any():
-        raise DataUnavailableError(
-            f"{path} has dimensions {air.dims} and steps of {set(hours.tolist())} hours instead "
-            f"of (time, lat, lon) every {HOURS}."
-        )
+    with xarray.open_dataset(find(FILE), engine="scipy", decode_timedelta=False) as file:
+        air = file["air"].transpose("time", "lat", "lon").load()
     return Fields(
         datetime.fromisoformat(str(air.time.values[0])[:19]).replace(tzinfo=UTC),
         torch.tensor(air.values, dtype=torch.float32),

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spnb.teach.datasets.files import DataUnavailableError, File, find, present
+from spnb.teach.datasets.files import File, find, present
 from spnb.teach.datasets.images import Images
 
 FULL = File(
@@ -28,7 +28,6 @@ SUBSET = File(
     "sha256:e54236e80aea6c0362ed8090ebdfd15e4cc2b3c24242bfa1a7af8d8bc589f421",
     instead="fetch the whole of CIFAR-10 by spnb.teach.datasets.cifar10(subset=False)",
 )
-FOLDER = "cifar-10-batches-bin"
 SHAPE = (3, 32, 32)
 RECORD = 1 + 3 * 32 * 32
 CLASSES = 10
@@ -49,14 +48,13 @@ def cifar10(subset: bool | None = None, num_train: int | None = None) -> Images:
     """
     if subset is None:
         subset = present(SUBSET) and not present(FULL)
-    path = find(SUBSET if subset else FULL)
-    members = _members(path)
-    train_x, train_y = _join(path, members, "data_batch_")
-    test_x, test_y = _join(path, members, "test_batch")
+    members = _members(find(SUBSET if subset else FULL))
+    train_x, train_y = _join(members, "data_batch_")
+    test_x, test_y = _join(members, "test_batch")
     if num_train is not None:
         if not 0 < num_train <= len(train_x) or num_train % CLASSES:
             raise ValueError(
-                f"num_train={num_train} must be a multiple of {CLASSES} up to {len(train_x)}."
+                f"num_train={num_train} must be a multiple of {CLASSES} up to {len(train_x):,}."
             )
         each = num_train // CLASSES
         first = [(train_y == c).nonzero()[:each, 0] for c in range(CLASSES)]
@@ -81,28 +79,20 @@ def cifar10(subset: bool | None = None, num_train: int | None = None) -> Images:
     )
 
 
-def _members(path: Path) -> dict[str, bytes]:
-    """The archive's files, by name without the folder."""
-    try:
-        with tarfile.open(path, "r:gz") as archive:
-            return {
-                Path(entry.name).name: file.read()
-                for entry in archive
-                if entry.name.startswith(f"{FOLDER}/") and (file := archive.extractfile(entry))
-            }
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise DataUnavailableError(f"{path} is no readable archive ({error}): delete it.") from None
+def _members(path: Path) -> dict[str, bytearray]:
+    """What is in the archive's files, by name without the folder."""
+    with tarfile.open(path, "r:gz") as archive:
+        return {
+            Path(entry.name).name: bytearray(file.read())
+            for entry in archive
+            if (file := archive.extractfile(entry))
+        }
 
 
-def _join(path: Path, members: dict[str, bytes], prefix: str) -> tuple[Tensor, Tensor]:
+def _join(members: dict[str, bytearray], prefix: str) -> tuple[Tensor, Tensor]:
     """Bytes of pixels ``[N, 3, 32, 32]`` and classes ``[N]`` of all files that begin so."""
-    records = b"".join(members[n] for n in sorted(members) if n.startswith(prefix) and n != prefix)
-    if not records or len(records) % RECORD:
-        raise DataUnavailableError(
-            f"{path} holds {len(records):,} bytes of {prefix}*, no multiple of {RECORD:,} bytes an "
-            "image: delete it."
-        )
-    table = torch.frombuffer(bytearray(records), dtype=torch.uint8).view(-1, RECORD)
+    files = [members[name] for name in sorted(members) if name.startswith(prefix)]
+    table = torch.cat([torch.frombuffer(f, dtype=torch.uint8).view(-1, RECORD) for f in files])
     return table[:, 1:].reshape(-1, *SHAPE), table[:, 0].long()
 
 

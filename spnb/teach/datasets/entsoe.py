@@ -7,6 +7,7 @@ probabl-ai/forecasting.
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import quote
 import torch
 from torch import Tensor
 
-from spnb.teach.datasets.files import DataUnavailableError, File, find
+from spnb.teach.datasets.files import File, find
 
 _REPOSITORY = (
     "https://raw.githubusercontent.com/probabl-ai/forecasting/"
@@ -37,7 +38,9 @@ FILES = {
     )
     for year, checksum in _CHECKSUMS.items()
 }
-MISSING = ("-", "N/A", "n/e", "")
+MISSING = ("-", "N/A", "n/e")
+"""What an export says in place of a value."""
+
 HOUR = timedelta(hours=1)
 
 
@@ -64,8 +67,19 @@ class Load:
         return len(self.actual)
 
     def index(self, when: datetime) -> int:
-        """The position of an hour, UTC."""
-        return round((when - self.start) / HOUR)
+        """The position of an hour; that after the last one has one, too, for slices.
+
+        Raises:
+            ValueError: it has no time zone, is no full hour, or is not in the record.
+        """
+        if when.tzinfo is None:
+            raise ValueError(f"{when} has no time zone: give datetime(..., tzinfo=UTC).")
+        hours = (when - self.start) / HOUR
+        if not (hours.is_integer() and 0 <= hours <= len(self)):
+            raise ValueError(
+                f"{when} is none of the {len(self):,} full hours from {self.start} on."
+            )
+        return int(hours)
 
     def when(self, index: int) -> datetime:
         """The hour at a position, UTC."""
@@ -78,20 +92,22 @@ class Load:
 
 
 def load() -> Load:
-    """French electricity load of 2021–2024: 35,064 hours, of which 37 miss a value.
+    """French electricity load of 2021–2024: 35,064 hours, of which 37 miss the actual load.
 
-    Late in 2024 the files turn to quarters of an hour, of which the first is kept.
+    The operator's forecast has no gaps. On the last day of 2024 the file turns to quarters of an
+    hour, all four of which repeat the hour's value until 23:00; of each hour the first one is read.
 
     Raises:
         DataUnavailableError: a file cannot be had, or is damaged.
     """
     start = datetime(min(FILES), 1, 1, tzinfo=UTC)
     hours = round((datetime(max(FILES) + 1, 1, 1, tzinfo=UTC) - start) / HOUR)
-    table = torch.full((hours, 2), torch.nan, dtype=torch.float64)
+    rows = [[math.nan, math.nan]] * hours
     for file in FILES.values():
         for when, values in _rows(find(file)):
             if when.minute == 0:
-                table[round((when - start) / HOUR)] = torch.tensor(values)
+                rows[round((when - start) / HOUR)] = values
+    table = torch.tensor(rows, dtype=torch.float64)
     return Load(
         start,
         actual=table[:, 1],
@@ -104,18 +120,12 @@ def load() -> Load:
 
 def _rows(path: Path) -> list[tuple[datetime, list[float]]]:
     """Begin of the hour, forecast and actual load of each line of a file."""
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        head, *lines = csv.reader(file)
-    if [name.split(" [")[0] for name in head] != [
-        "Time (UTC)",
-        "Day-ahead Total Load Forecast",
-        "Actual Total Load",
-    ]:
-        raise DataUnavailableError(f"{path} has the columns {head}, not those of ENTSO-E's export.")
+    with path.open(newline="", encoding="utf-8") as file:
+        _, *lines = csv.reader(file)
     return [
         (
             datetime.strptime(time.split(" - ")[0], "%d.%m.%Y %H:%M").replace(tzinfo=UTC),
-            [float("nan") if value in MISSING else float(value) for value in values],
+            [math.nan if value in MISSING else float(value) for value in values],
         )
         for time, *values in lines
     ]

@@ -28,7 +28,7 @@ class Table:
     """Several series over the same hours, without gaps.
 
     Attributes:
-        start: the first hour.
+        start: the first hour, local time.
         values: ``[T, D]`` float64.
         names: of the columns.
         sentence: where they come from, one sentence.
@@ -40,8 +40,18 @@ class Table:
     sentence: str
 
     def column(self, name: str) -> Tensor:
-        """One of the series, ``[T]``."""
+        """One of the series, ``[T]``.
+
+        Raises:
+            ValueError: there is none of that name.
+        """
+        if name not in self.names:
+            raise ValueError(f"There is no column '{name}'; there are {', '.join(self.names)}.")
         return self.values[:, self.names.index(name)]
+
+    def __repr__(self) -> str:
+        """Size and names."""
+        return f"Table({len(self.values):,} hours of {', '.join(self.names)})"
 
 
 def etth1() -> Table:

@@ -7,17 +7,18 @@ where it stopped.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pooch
 import requests
+from filelock import FileLock
 from tqdm.auto import tqdm
 
 VARIABLE = "SPNB_DATA"
@@ -27,6 +28,16 @@ SECONDS = 20.0
 """How long a server may keep silent."""
 
 BLOCK = 2**16
+"""Bytes that are written at a time."""
+
+MEANINGS = (
+    ("ProxyError", "the proxy does not let it through"),
+    ("Failed to resolve", "the server's name is unknown here: no network?"),
+    ("timed out", "no answer"),
+    ("Connection aborted", "the server hung up"),
+    ("SSLError", "no secure connection"),
+)
+"""Words in the messages of `requests`, and what they mean."""
 
 
 class DataUnavailableError(RuntimeError):
@@ -43,7 +54,7 @@ class File:
         megabytes: its size.
         checksum: of what `url` gives, ``"sha256:..."`` or ``"md5:..."``.
         others: checksums of other files with the same content.
-        instead: if there is no `url`: how to get it, one clause.
+        instead: if there is no `url`: what to do without the file, one clause.
     """
 
     name: str
@@ -60,8 +71,12 @@ def cache() -> Path:
 
 
 def present(file: File) -> bool:
-    """Whether a file is on this machine."""
-    return any(path.exists() for path in _places(file))
+    """Whether a file of that name is on this machine, right or wrong.
+
+    Raises:
+        DataUnavailableError: ``$SPNB_DATA`` is not a folder.
+    """
+    return any((folder / file.name).is_file() for folder in _folders())
 
 
 def find(file: File) -> Path:
@@ -70,28 +85,32 @@ def find(file: File) -> Path:
     Raises:
         DataUnavailableError: it cannot be had, or what is there has another checksum.
     """
-    for path in _places(file):
-        if path.exists():
+    for folder in _folders():
+        path = folder / file.name
+        if path.is_file():
             _check(file, path)
             return path
     if file.url is None:
         raise DataUnavailableError(
-            f"{file.name} is not in {_folders()}, and cannot be fetched: {file.instead}."
+            f"{file.name} is not in {_places()}, and has no public address: {file.instead}."
         )
     return _fetch(file, file.url)
 
 
-def _places(file: File) -> list[Path]:
+def _folders() -> list[Path]:
+    """Where files are looked for, in this order."""
     own = os.environ.get(VARIABLE)
-    if own and not Path(own).is_dir():
+    if not own:
+        return [cache()]
+    if not Path(own).expanduser().is_dir():
         raise DataUnavailableError(
             f"{VARIABLE}={own} is not a folder: point it at the one that holds the data sets, or "
             "unset it."
         )
-    return [*([Path(own) / file.name] if own else []), cache() / file.name]
+    return [Path(own).expanduser(), cache()]
 
 
-def _folders() -> str:
+def _places() -> str:
     own = os.environ.get(VARIABLE)
     return f"{VARIABLE}={own} or {cache()}" if own else f"{cache()} ({VARIABLE} is not set)"
 
@@ -99,13 +118,13 @@ def _folders() -> str:
 def _check(file: File, path: Path) -> None:
     state = path.stat()
     for known in (file.checksum, *file.others):
-        algorithm, _, _ = known.partition(":")
+        algorithm, _, wanted = known.partition(":")
         found = _digest(path, algorithm, state.st_size, state.st_mtime_ns)
-        if f"{algorithm}:{found}" == known:
+        if found == wanted:
             return
     raise DataUnavailableError(
         f"{path} is damaged, or another file ({state.st_size:,} bytes, {algorithm} {found[:12]}… "
-        f"instead of {known.partition(':')[2][:12]}…): delete it"
+        f"instead of {wanted[:12]}…): delete it"
         + (" and it is fetched anew." if file.url else f", then {file.instead}.")
     )
 
@@ -113,14 +132,19 @@ def _check(file: File, path: Path) -> None:
 @functools.lru_cache
 def _digest(path: Path, algorithm: str, size: int, modified: int) -> str:
     """The checksum of a file; formed anew if size or time have changed."""
-    return str(pooch.file_hash(str(path), algorithm))
+    try:
+        return str(pooch.file_hash(str(path), algorithm))
+    except OSError as error:
+        raise DataUnavailableError(
+            f"{path} cannot be read ({error.strerror}): make it readable, or delete it."
+        ) from None
 
 
 def _fetch(file: File, url: str) -> Path:
     folder = cache()
-    folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder / f"{file.name}.lock"):  # other ranks of a script want it, too
-        try:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{file.name}.lock"):  # other ranks of a script want it, too
             path = pooch.retrieve(
                 url,
                 known_hash=file.checksum,
@@ -128,44 +152,33 @@ def _fetch(file: File, url: str) -> Path:
                 path=folder,
                 downloader=_resuming(folder / f"{file.name}.part"),
             )
-        except (requests.RequestException, OSError) as error:
-            raise DataUnavailableError(
-                f"{file.name} ({file.megabytes:g} MB) is not in {_folders()} and could not be "
-                f"fetched from {url} ({_reason(error)}): try again with a network, or put the file "
-                "into that folder yourself."
-            ) from None
-        except ValueError:  # pooch's word for a wrong checksum; it has deleted the file
-            raise DataUnavailableError(
-                f"What {url} sent is not the {file.name} that was expected (its checksum differs), "
-                "so it was thrown away: try again, or put the right file into "
-                f"{_folders()} yourself."
-            ) from None
+    except OSError as error:  # those of requests are among them
+        raise DataUnavailableError(
+            f"{file.name} ({file.megabytes:g} MB) is not in {_places()} and could not be fetched "
+            f"from {url} ({_reason(error)}): try again, or save it yourself as "
+            f"{_folders()[0] / file.name}."
+        ) from None
+    except ValueError:  # pooch's word for a wrong checksum; it has deleted what came
+        raise DataUnavailableError(
+            f"What {url} sent is not the {file.name} that was expected (its checksum differs), "
+            "so it was thrown away: try again, or save the right file yourself as "
+            f"{_folders()[0] / file.name}."
+        ) from None
     return Path(path)
 
 
-def _reason(error: Exception) -> str:
-    """The end of the chain of errors behind a failed download, in a few words."""
-    response = getattr(error, "response", None)
-    if response is not None:
-        return f"HTTP status {response.status_code}"
+def _reason(error: OSError) -> str:
+    """Why a download failed, in a few words."""
     text = str(error)
-    for said, meant in (
-        ("resolve", "the server's name is unknown here: no network?"),
-        ("refused", "connection refused"),
-        ("timed out", "no answer"),
-        ("No space left", "the disk is full"),
-    ):
+    if not isinstance(error, requests.RequestException):
+        return text
+    if error.response is not None:
+        return f"HTTP status {error.response.status_code}"
+    for said, meant in MEANINGS:
         if said in text:
             return meant
-    return text.splitlines()[0][:120] if text else type(error).__name__
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Let one process of this machine at a time into a ``with`` block."""
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    of_the_system = re.search(r"\[Errno \d+\] ([\w ]+)", text)
+    return of_the_system[1] if of_the_system else text
 
 
 def _resuming(part: Path) -> Callable[[str, str, Any], None]:
@@ -190,13 +203,16 @@ def _resuming(part: Path) -> Callable[[str, str, Any], None]:
             total = have + int(answer.headers.get("content-length", 0))
             bar = tqdm(total=total or None, initial=have, unit="B", unit_scale=True, desc=part.stem)
             with bar, part.open("ab" if goes_on else "wb") as file:
-                for block in answer.iter_content(BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
-        if part.stat().st_size < total:
-            raise ConnectionError(
-                f"it broke off after {part.stat().st_size:,} of {total:,} bytes, which are kept"
-            )
+                whole = False
+                with suppress(requests.RequestException):
+                    for block in answer.iter_content(BLOCK):
+                        file.write(block)
+                        bar.update(len(block))
+                    whole = file.tell() >= total  # old versions of urllib3 end early in silence
+                if not whole:
+                    raise ConnectionError(
+                        f"it broke off after {file.tell():,} bytes, which are kept"
+                    )
         os.replace(part, output_file)
 
     return download

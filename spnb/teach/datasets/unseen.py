@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from spnb.teach.datasets.files import DataUnavailableError, File, find
+from spnb.teach.datasets.files import File, find, present
 from spnb.teach.datasets.images import digits
 
 HANDS = File(
@@ -15,8 +15,7 @@ HANDS = File(
     None,
     5,
     "sha256:8150ea8824b0e3dca8b44722f6145d0697d99f001f8343b97717b85aa6150a9f",
-    instead="shrink the photographs of the repository ardamavi/Sign-Language-Digits-Dataset to "
-    "32 by 32 pixels yourself, or use spnb.teach.datasets.strangers()",
+    instead="use spnb.teach.datasets.strangers(), which takes handwritten digits in its place",
 )
 
 
@@ -30,23 +29,24 @@ def hands() -> Tensor:
         DataUnavailableError: the file is not there, or is damaged.
     """
     with np.load(find(HANDS), allow_pickle=False) as file:
-        pixels = torch.from_numpy(file["x"])
-    if pixels.shape[-1] == 3:  # channels last, as images are stored
-        pixels = pixels.permute(0, 3, 1, 2)
-    return pixels.contiguous().float().div_(255)
+        pixels = torch.from_numpy(file["x"])  # bytes, channels last
+    return pixels.permute(0, 3, 1, 2).contiguous().float().div_(255)
 
 
 def strangers() -> tuple[Tensor, str]:
     """Images of something else for a net that knows CIFAR-10, and what they are, one sentence.
 
-    The hands if they are on this machine; otherwise scikit-learn's handwritten digits, enlarged.
+    The hands if they are on this machine; otherwise scikit-learn's handwritten digits, enlarged and
+    grey. Float32 ``[N, 3, 32, 32]`` in [0, 1] in either case, with N = 2062 or 1797.
+
+    Raises:
+        DataUnavailableError: the file of the hands is there, but damaged.
     """
-    try:
+    if present(HANDS):
         return hands(), "Photographs of hands that sign digits (A. Mavi, 2020)."
-    except DataUnavailableError:
-        small = digits(flat=False)
-        large = interpolate(torch.cat([small.train_x, small.test_x]), scale_factor=4)
-        return large.expand(-1, 3, -1, -1).contiguous(), (
-            "Handwritten digits (from scikit-learn), enlarged, since the photographs of hands are "
-            "not on this machine."
-        )
+    small = digits(flat=False)
+    large = interpolate(torch.cat([small.train_x, small.test_x]), scale_factor=4)
+    return large.expand(-1, 3, -1, -1).contiguous(), (
+        "Handwritten digits (from scikit-learn), enlarged, since the photographs of hands are not "
+        "on this machine."
+    )
