@@ -13,10 +13,12 @@ import statistics
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 import spnb
 from benchmarks.workloads import Workload
@@ -135,6 +137,31 @@ def peak_memory(
     """
     with spnb.WorkerPool(1, threads=1, silence=None) as pool:
         return pool.run(peak_here, make_step, warm_up, steps)[0]
+
+
+def peak_of_tensors(make_step: Callable[[], Run], steps: int = WARM_UP) -> int:
+    """The same, but counting what tensors ask for, whatever the C library makes of it.
+
+    Freed memory that lies about in pieces does not count, so this is what `peak_memory` would find
+    with a perfect allocator, and what torch's own allocator reports on a GPU.
+    """
+    with spnb.WorkerPool(1, threads=1, silence=None) as pool:
+        return pool.run(_tensors_here, make_step, steps)[0]
+
+
+def _tensors_here(make_step: Callable[[], Run], steps: int) -> int:
+    step = make_step()
+    gc.collect()
+    if place().type == "cuda":
+        return peak_here(lambda: step, steps=steps)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        for _ in range(steps):
+            step()
+    assert found.profiler is not None and found.profiler.kineto_results is not None
+    events = found.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    held = list(accumulate(size for _, size in sorted(changes)))
+    return max(held, default=0)
 
 
 def peak_here(

@@ -8,13 +8,14 @@ from statistics import median_low
 
 import spnb
 from benchmarks import ours
-from benchmarks.measure import Run, made_here, peak_memory, place
+from benchmarks.measure import Run, made_here, peak_memory, peak_of_tensors, place
 from benchmarks.one_process import Make, Row, contenders, missing, reason
 from benchmarks.peers import PEERS
 from benchmarks.workloads import WORKLOADS
 
-#: steps in which our own memory is measured: freed memory lies about in pieces, and what is
-#: resident grows for a while until it does so no more
+#: steps at the largest S in which our own memory is measured; at a smaller S more, so that as many
+#: samples are evaluated. Freed memory lies about in pieces, and what is resident grows for a while,
+#: until it does so no more.
 STEPS_OF_MEMORY = {"mlp": 48, "vit": 12}
 #: the same for all others, whose graphs leave no doubt
 STEPS_OF_OTHERS = 2
@@ -33,7 +34,8 @@ def run(cases: Mapping[str, Sequence[int]], tries: int) -> Row:
     for workload, several in cases.items():
         print(f"  {WORKLOADS[workload].name}", flush=True)
         for objective, who, num_samples, make in to_weigh(workload, several):
-            steps = STEPS_OF_MEMORY[workload] if who == "spnb" else STEPS_OF_OTHERS
+            own = STEPS_OF_MEMORY[workload] * several[-1] // num_samples
+            steps = own if who == "spnb" else STEPS_OF_OTHERS
             try:
                 peak = median_low(
                     peak_memory(make, partial(plain, workload), steps)
@@ -42,10 +44,11 @@ def run(cases: Mapping[str, Sequence[int]], tries: int) -> Row:
             except Exception as error:  # a library that fails must not end the part
                 skipped[f"{who}, {workload}"] = reason(error)
                 continue
-            peaks.append(
-                {"workload": workload, "num_samples": num_samples, "who": who,
-                 "objective": objective, "bytes": peak}
-            )  # fmt: skip
+            row = {"workload": workload, "num_samples": num_samples, "who": who,
+                   "objective": objective, "bytes": peak}  # fmt: skip
+            if who == "spnb":
+                row["tensor_bytes"] = peak_of_tensors(make)
+            peaks.append(row)
     return {"device": str(place()), "peaks": peaks, "skipped": skipped}
 
 

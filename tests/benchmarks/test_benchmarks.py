@@ -18,7 +18,7 @@ from torch import Tensor, nn
 import spnb
 from benchmarks import __main__ as command
 from benchmarks import ddp, figures, goals, ours, record, report, update
-from benchmarks.measure import Timing, compare, peak_memory
+from benchmarks.measure import Timing, compare, peak_memory, peak_of_tensors
 from benchmarks.workloads import LEARNING_RATE, SEED, Workload
 from spnb.maths.networks import mlp
 from spnb.parallel.devices import KEPT_MEMORY
@@ -72,6 +72,7 @@ def test_peak_memory_sees_what_a_step_takes_and_gives_back() -> None:
         return lambda: torch.ones(size // 4)[: 2**24].add_(kept).sum()
 
     assert peak_memory(allocating, allocating, 4) == pytest.approx(size, rel=0.2)
+    assert peak_of_tensors(allocating, 4) == pytest.approx(size, rel=0.01)
 
 
 # -- what is measured -----------------------------------------------------------------------------
@@ -154,7 +155,14 @@ def made_up() -> dict[str, Any]:
         for who, factor in one.items()
     ]
     memory = [
-        {"workload": "mlp", "num_samples": count, "who": "spnb", "objective": "ELBO", "bytes": size}
+        {
+            "workload": "mlp",
+            "num_samples": count,
+            "who": "spnb",
+            "objective": "ELBO",
+            "bytes": size,
+            "tensor_bytes": 500_000 + count,
+        }  # fmt: skip
         for count, size in ((1, 10**6), (16, 2 * 10**6))
     ]
     two = {
@@ -190,8 +198,9 @@ def test_verdicts() -> None:
     assert verdicts["step in plain passes: MLP S = 64"] is True
     assert verdicts["step in plain passes: MLP S = 64, antithetic"] is False
     assert verdicts["times faster than the fastest peer: MLP S = 16"] is True
-    assert verdicts["peak memory, largest over smallest: MLP, ELBO"] is False
-    assert verdicts["peak memory, largest over smallest: ViT, ELBO"] is None
+    assert verdicts["resident peak memory, largest over smallest: MLP, ELBO"] is False
+    assert verdicts["peak memory of tensors, largest over smallest: MLP, ELBO"] is True
+    assert verdicts["resident peak memory, largest over smallest: ViT, ELBO"] is None
     assert verdicts["speed-up of 2 ranks: MLP S = 64"] is True
     assert verdicts["speed-up of 2 ranks: ViT S = 8"] is None
     assert verdicts["weak efficiency of 2 ranks: MLP S = 64 a rank"] is True
