@@ -1,4 +1,4 @@
-"""Command line: ``python -m spnb tour`` and ``python -m spnb recipe load``."""
+"""Command line: ``python -m spnb tour`` and ``python -m spnb recipe images``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def main(arguments: list[str] | None = None) -> None:
     tour = commands.add_parser("tour", help="train one network in four layouts and compare")
     tour.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     tour.add_argument("--epochs", type=int, default=20, help="passes over the data")
-    recipe = commands.add_parser("recipe", help="train one of the paper's three workloads")
-    recipe.add_argument("name", help="images, load or weather")
+    recipe = commands.add_parser("recipe", help="train one of the paper's workloads")
+    recipe.add_argument("name", help="which: images")
     recipe.add_argument("--scale", help="ci, laptop or node (default: $SPNB_SCALE, else laptop)")
     recipe.add_argument("--ranks", type=int, default=1, help="worker processes to start")
     recipe.add_argument("--sample", type=int, default=-1, help="ranks that share the samples")

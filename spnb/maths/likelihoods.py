@@ -170,20 +170,35 @@ class Normal(Likelihood):
 
 
 class HeteroscedasticNormal(Likelihood):
-    """Normal noise that the net predicts: its output is ``[..., 2 D]``, means then log-scales."""
+    """Normal noise that the net predicts: its output is ``[..., 2 D]``, means then log-scales.
+
+    Args:
+        dim: along which means and log-scales are stacked, counted from the end: -1 for vectors, -3
+            for the channels of images and fields ``[..., 2 L, H, W]``.
+
+    Raises:
+        ValueError: the dimension is not counted from the end.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        if dim >= 0:
+            # From the front it would be another one for [S, B, ...] than for [B, ...].
+            raise ValueError(f"dim={dim} must be negative, counted from the end, such as -1.")
+        self.dim = dim
 
     def forward(self, predictions: Tensor) -> Distribution:
         """Normal distribution of the targets."""
-        if predictions.shape[-1] % 2:
+        if predictions.shape[self.dim] % 2:
             raise ValueError(
                 f"A heteroscedastic net gives a mean and a log-scale for each target, an even "
-                f"number of outputs; this one gives {predictions.shape[-1]}."
+                f"number of outputs; this one gives {predictions.shape[self.dim]}."
             )
-        return _mean_and_log_scale(predictions)
+        return _mean_and_log_scale(predictions, self.dim)
 
 
-def _mean_and_log_scale(predictions: Tensor) -> Distribution:
-    mean, log_scale = predictions.chunk(2, -1)
+def _mean_and_log_scale(predictions: Tensor, dim: int = -1) -> Distribution:
+    mean, log_scale = predictions.chunk(2, dim)
     return dist.Normal(mean, log_scale.exp(), validate_args=False)
 
 

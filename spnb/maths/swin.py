@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,18 +19,31 @@ from torch.nn import functional as F
 
 Size = tuple[int, int]
 
+SIZES: dict[str, dict[str, Any]] = {
+    "toy": {"window": 4, "dim": 32, "depths": (2, 2), "heads": (2, 4)},
+    "small": {"window": 4, "dim": 96, "depths": (2, 2, 2), "heads": (3, 6, 12)},
+    "base": {"window": 7, "dim": 128, "depths": (2, 2, 6), "heads": (4, 8, 16)},
+    "large": {"window": 7, "dim": 256, "depths": (2, 2, 14), "heads": (8, 16, 32)},
+}
+"""Arguments of `Swin` by size: about 0.2, 7, 24 and 200 million parameters."""
+
 
 class Swin(nn.Module):
     """Fields ``[B, inputs, H, W]`` to fields ``[B, outputs, H, W]``.
 
+    Tokens know where they are only relative to each other: give the fields' coordinates as further
+    inputs where the place matters.
+
     Args:
-        size: height and width of the fields; any numbers, since they are padded.
+        size: height and width of the fields. Any numbers: fields are continued over their lower
+            and right edges until patches and levels divide them.
         inputs: fields that go in.
         outputs: fields that come out.
         patch: height and width of the patches that become tokens.
         window: height and width of the windows, in tokens.
         dim: width of the tokens at full height; it doubles with each level down.
-        depths: number of blocks on each level, an even number each; the decoder mirrors them.
+        depths: number of blocks on each level, an even number each; the decoder mirrors all but
+            the last.
         heads: attention heads on each level.
         ratio: units of each block's perceptron, in widths.
 
@@ -50,14 +64,21 @@ class Swin(nn.Module):
         ratio: float = 4.0,
     ) -> None:
         super().__init__()
-        if len(depths) != len(heads) or any(depth % 2 for depth in depths):
+        if not depths or len(depths) != len(heads) or any(n < 1 or n % 2 for n in depths):
             raise ValueError(
-                f"depths={tuple(depths)} and heads={tuple(heads)} must be as many, and the depths "
-                "even: blocks come in pairs, one of them shifted."
+                f"depths={tuple(depths)} and heads={tuple(heads)} must be as many, at least one "
+                "each, and the depths even: blocks come in pairs, one of them shifted."
             )
         if any(dim * 2**level % n for level, n in enumerate(heads)):
-            raise ValueError(f"dim={dim}, doubled on each level, must divide by heads={heads}.")
-        self.size, self.patch, self.outputs = size, patch, outputs
+            raise ValueError(
+                f"dim={dim}, doubled on each level, must be a multiple of heads={tuple(heads)}."
+            )
+        if min(*size, inputs, outputs, patch, window) < 1:
+            raise ValueError(
+                f"size={tuple(size)}, inputs={inputs}, outputs={outputs}, patch={patch} and "
+                f"window={window} must all be at least 1."
+            )
+        self.size, self.patch = (size[0], size[1]), patch
         step = patch * 2 ** (len(depths) - 1)
         self.padded = tuple(math.ceil(n / step) * step for n in size)
         grid = (self.padded[0] // patch, self.padded[1] // patch)
@@ -78,6 +99,10 @@ class Swin(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Fields ``[B, inputs, H, W]`` to fields ``[B, outputs, H, W]``."""
         height, width = self.size
+        if x.shape[-2:] != self.size:
+            raise ValueError(
+                f"x holds fields of {tuple(x.shape[-2:])}, but this Swin is made for {self.size}."
+            )
         x = F.pad(x, (0, self.padded[1] - width, 0, self.padded[0] - height), mode="replicate")
         tokens = self.embed(x).permute(0, 2, 3, 1)  # [B, h, w, dim]
         kept = []
@@ -105,20 +130,18 @@ class Block(nn.Module):
     """
 
     bias_of: Tensor
-    mask: Tensor
+    strangers: Tensor
 
     def __init__(
         self, grid: Size, window: int, dim: int, heads: int, ratio: float, shifted: bool
     ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.grid = heads, grid
         self.window = (min(window, grid[0]), min(window, grid[1]))
-        room = tuple(math.ceil(n / w) * w for n, w in zip(grid, self.window, strict=True))
-        self.grid, self.room = grid, (room[0], room[1])
+        self.room = _room(grid[0], self.window[0]), _room(grid[1], self.window[1])
         # Windows that hold all of a direction cannot see more by moving along it.
-        self.shift = tuple(
-            w // 2 if shifted and w < n else 0 for n, w in zip(grid, self.window, strict=True)
-        )
+        down, right = (w // 2 if w < n else 0 for n, w in zip(grid, self.window, strict=True))
+        self.shift = (down, right) if shifted else (0, 0)
         self.attention_norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
@@ -129,7 +152,7 @@ class Block(nn.Module):
         reach = (2 * self.window[0] - 1) * (2 * self.window[1] - 1)
         self.bias = nn.Parameter(0.02 * torch.randn(reach, heads))
         self.register_buffer("bias_of", relative_places(self.window), persistent=False)
-        self.register_buffer("mask", self._mask(), persistent=False)
+        self.register_buffer("strangers", self._strangers(), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens ``[B, h, w, dim]`` to tokens."""
@@ -140,37 +163,52 @@ class Block(nn.Module):
         """Each token's mixture of those in its window, ``[B, h, w, dim]``."""
         (height, width), (down, right) = self.grid, self.shift
         tokens = F.pad(tokens, (0, 0, 0, self.room[1] - width, 0, self.room[0] - height))
-        moved = tokens.roll((-down, -right), (1, 2))
-        windows = cut(moved, self.window)  # [B, n, t, dim]
+        if down or right:
+            tokens = tokens.roll((-down, -right), (1, 2))
+        windows = cut(tokens, self.window)  # [B, n, t, dim]
         q, k, v = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).permute(3, 0, 1, 4, 2, 5)
-        bias = self.bias[self.bias_of].permute(2, 0, 1) + self.mask  # [n, heads, t, t]
+        bias = self.bias[self.bias_of].permute(2, 0, 1)  # [heads, t, t]
+        bias = bias.masked_fill(self.strangers, -math.inf)  # [n, heads, t, t]
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # [B, n, heads, t, ...]
-        whole = paste(self.out(mixed.transpose(2, 3).flatten(3)), self.window, self.room)
-        return whole.roll((down, right), (1, 2))[:, :height, :width]
+        tokens = paste(self.out(mixed.transpose(2, 3).flatten(3)), self.window, self.room)
+        if down or right:
+            tokens = tokens.roll((down, right), (1, 2))
+        return tokens[:, :height, :width]
 
-    def _mask(self) -> Tensor:
-        """What to add to the attention of each pair in each window, ``[n, 1, t, t]``.
+    def _strangers(self) -> Tensor:
+        """Which tokens must not see each other although a window holds both, ``[n, 1, t, t]``.
 
-        Rolling and padding bring tokens together that are no neighbours: they must not see each
-        other.
+        Rolling brings opposite edges of the grid together, and padding adds places that hold
+        nothing.
         """
-        region = torch.zeros(1, *self.room, 1)
-        ends = [
-            (0, room - window, room - shift, room) if shift else (0, room)
-            for room, window, shift in zip(self.room, self.window, self.shift, strict=True)
-        ]
-        for i, (top, bottom) in enumerate(zip(ends[0], ends[0][1:], strict=False)):
-            for j, (left, right) in enumerate(zip(ends[1], ends[1][1:], strict=False)):
-                region[:, top:bottom, left:right] = 1 + 3 * i + j
-        padding = F.pad(torch.ones(1, *self.grid, 1), (0, 0, *self._missing()))
-        padding = padding.roll([-s for s in self.shift], (1, 2))
-        region = cut(region * padding, self.window)[0, :, :, 0]  # [n, t]
-        apart = region.unsqueeze(1) != region.unsqueeze(2)
-        return torch.zeros(apart.shape).masked_fill(apart, -100.0).unsqueeze(1)
+        rows, columns = (
+            origins(n, room, shift)
+            for n, room, shift in zip(self.grid, self.room, self.shift, strict=True)
+        )
+        origin = (3 * rows.unsqueeze(1) + columns).view(1, *self.room, 1)
+        origin = cut(origin, self.window)[0, :, :, 0]  # [n, t]
+        return (origin.unsqueeze(1) != origin.unsqueeze(2)).unsqueeze(1)
 
-    def _missing(self) -> tuple[int, int, int, int]:
-        """Padding of the last and the one but last direction of the grid, as `F.pad` takes it."""
-        return 0, self.room[1] - self.grid[1], 0, self.room[0] - self.grid[0]
+
+def origins(length: int, room: int, shift: int) -> Tensor:
+    """Where each place along a padded and rolled direction comes from, ``[room]``.
+
+    Args:
+        length: tokens along the direction.
+        room: the same with padding.
+        shift: by how many places it was rolled.
+
+    Returns:
+        0 for padding, 1 for what stayed in its order, 2 for what came round from the beginning.
+    """
+    place = torch.arange(room)
+    came_round = place >= room - shift
+    return torch.where(place.roll(-shift) < length, 1 + came_round.long(), 0)
+
+
+def _room(length: int, window: int) -> int:
+    """The length of whole windows that hold a direction."""
+    return math.ceil(length / window) * window
 
 
 def stage(grid: Size, window: int, dim: int, depth: int, heads: int, ratio: float) -> nn.Sequential:

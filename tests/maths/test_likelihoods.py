@@ -67,6 +67,28 @@ def test_a_heteroscedastic_net_has_an_even_number_of_outputs() -> None:
         likelihoods.HeteroscedasticNormal()(torch.zeros(1, 2, 3))
 
 
+def test_means_and_log_scales_of_fields_are_stacked_along_their_channels() -> None:
+    predictions = torch.randn(2, 5, 6, 3, 4)  # samples, items, means and log-scales of three leads
+    fields = likelihoods.HeteroscedasticNormal(dim=-3)
+    distribution = fields(predictions)
+    torch.testing.assert_close(distribution.mean, predictions[:, :, :3])
+    torch.testing.assert_close(distribution.stddev, predictions[:, :, 3:].exp())
+    y = torch.randn(5, 3, 3, 4)
+    fields.check(predictions[:1], y)
+    last = likelihoods.HeteroscedasticNormal()
+    moved = predictions.movedim(2, -1)
+    torch.testing.assert_close(
+        fields.log_likelihood(predictions, y), last.log_likelihood(moved, y.movedim(1, -1))
+    )
+    with pytest.raises(ValueError, match="this one gives 5"):
+        fields(predictions[:, :, :5])
+
+
+def test_a_dimension_counted_from_the_front_is_refused() -> None:
+    with pytest.raises(ValueError, match="dim=2 must be negative"):
+        likelihoods.HeteroscedasticNormal(dim=2)
+
+
 def test_any_callable_is_a_likelihood() -> None:
     poisson = likelihoods.named(lambda predictions: dist.Poisson(predictions.exp()))
     predictions, y = torch.randn(3, 5, 1), torch.poisson(torch.ones(5, 1))

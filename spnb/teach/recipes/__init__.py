@@ -1,13 +1,11 @@
-"""Recipes: the paper's three workloads, each one configuration that runs anywhere, unchanged.
+"""Recipes: workloads of the paper, each one configuration that runs anywhere, unchanged.
 
-    python -m spnb recipe load --scale ci --ranks 2
+    python -m spnb recipe images --scale ci --ranks 2
     python -m torch.distributed.run --nproc-per-node 8 -m spnb recipe images --scale node
 
 | recipe | workload |
 |---|---|
 | `images` | a vision transformer on CIFAR-10 |
-| `load` | a perceptron on the electricity load of France |
-| `weather` | a Swin transformer on fields of air temperature |
 
 The scale ``node`` carries the sizes of the paper (arXiv 2604.04736) as far as they are known; it
 was not run by the authors of this course, who had no GPU.

@@ -57,7 +57,7 @@ def test_ranks_agree_and_leave_a_record(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_bad_requests(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="There is no recipe 'wether'; there are images, load"):
+    with pytest.raises(ValueError, match="There is no recipe 'wether'; there are images"):
         recipe("wether")
     with pytest.raises(ValueError, match="'huge' is no scale; there are ci, laptop, node"):
         execute("images", "huge")

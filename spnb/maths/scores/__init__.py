@@ -1,0 +1,45 @@
+"""Scores of the Bayesian model average: of the mean predictive over all samples.
+
+| module | holds |
+|---|---|
+| `classes` | accuracy, Brier score and calibration of class probabilities |
+| `detection` | how well uncertainty tells inputs of another kind |
+| `forecasts` | CRPS, quantiles, coverage and width of the predictive of real targets |
+| `fields` | errors, spread and anomalies of fields on a grid |
+| `density` | the log score |
+| `summary` | a table of the scores that suit a likelihood |
+
+Each takes the draws ``[S, N, ...]`` of *all* samples, the parameters of the likelihood. The model's
+predictive is the mixture of the S likelihoods, and no score of a mixture is the mean of the scores
+of its parts: averaging what each process finds for its own samples would be the score of another,
+smaller ensemble.
+"""
+
+from spnb.maths.scores.classes import CALIBRATION_BINS, Reliability, classification, reliability
+from spnb.maths.scores.density import predictive_nll
+from spnb.maths.scores.detection import auroc, mutual_information, predictive_entropy
+from spnb.maths.scores.fields import anomaly_correlation, spread_skill, weighted_rmse
+from spnb.maths.scores.forecasts import coverage, crps, pinball, pit, quantiles, sharpness
+from spnb.maths.scores.summary import evaluate, regression
+
+__all__ = [
+    "CALIBRATION_BINS",
+    "Reliability",
+    "anomaly_correlation",
+    "auroc",
+    "classification",
+    "coverage",
+    "crps",
+    "evaluate",
+    "mutual_information",
+    "pinball",
+    "pit",
+    "predictive_entropy",
+    "predictive_nll",
+    "quantiles",
+    "regression",
+    "reliability",
+    "sharpness",
+    "spread_skill",
+    "weighted_rmse",
+]
