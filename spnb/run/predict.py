@@ -108,7 +108,8 @@ def score(
 
     Returns:
         For classes ``accuracy``, ``nll``, ``brier``, ``ece``; for real targets ``rmse``, ``nll``,
-        ``energy_score``. The same on every rank.
+        ``energy_score`` and, where the noise is normal, ``crps`` and ``coverage_90``. The same on
+        every rank.
     """
     x, y = inputs.data_set(posterior, data)
     draws = predict(posterior, x, num_samples=num_samples, layout=layout, seed=seed)

@@ -63,19 +63,21 @@ class Settings:
     test_samples: int = 32
     batch_size: int = 128
     epochs: int = 30
-    learning_rate: float = 1e-3
+    learning_rate: float = 2e-3
     warmup: float = 0.1
-    init_scale: float = 0.01
-    temperature: float = 0.1
+    init_scale: float = 0.005
+    temperature: float = 0.02
     gain: float = 3.0
     seed: int = 0
 
 
 SETTINGS = {
     "ci": Settings(500, patch=8, dim=48, depth=2, hidden=96, test_samples=8, epochs=2),
-    "laptop": Settings(10_000, patch=4, dim=96, depth=4, hidden=192),
+    "laptop": Settings(10_000, dim=64, depth=3, heads=4, hidden=128, num_samples=2, epochs=50),
     # The paper's network, TinySimpleViT; what else is set here is this course's choice.
-    "node": Settings(None, dim=192, depth=6, heads=3, hidden=768, num_samples=64, epochs=200),
+    "node": Settings(
+        None, dim=192, depth=6, heads=3, hidden=768, num_samples=64, epochs=200, learning_rate=5e-4
+    ),
 }
 
 
