@@ -6,6 +6,8 @@
 | recipe | workload |
 |---|---|
 | `images` | a vision transformer on CIFAR-10 |
+| `load` | a perceptron on the electricity load of France |
+| `weather` | a Swin transformer on fields of air temperature |
 
 The scale ``node`` carries the sizes of the paper (arXiv 2604.04736) as far as they are known; it
 was not run by the authors of this course, who had no GPU.

@@ -20,7 +20,7 @@ from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures, passport, scale
 
-NAMES = ("images",)
+NAMES = ("images", "load", "weather")
 
 Result = dict[str, Any]
 
