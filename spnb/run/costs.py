@@ -6,7 +6,7 @@ import copy
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spnb.maths.posteriors import Posterior
 from spnb.run import inputs
+from spnb.run.footprint import Footprint, footprint, line, two_sizes
 from spnb.run.machine import Machine
 
 MEASURE_SECONDS = 0.4
@@ -23,40 +24,24 @@ MEASURE_SECONDS = 0.4
 
 
 @dataclass(frozen=True)
-class Costs:
+class Costs(Footprint):
     """What the cost model has to know of a network.
 
     Attributes:
-        weights: P, parameters that are drawn.
-        point: D, deterministic parameters.
-        itemsize: bytes of a number.
         pass_fixed: seconds of a pass of one sample, whatever the rows.
         pass_per_row: seconds of a pass for each row.
-        kept_fixed: bytes that a pass keeps for its way back, whatever the rows.
-        kept_per_row: the same for each row.
-        prediction: numbers that a sample predicts for a row.
         antithetic: whether two samples share their noise.
         origin: whether the passes were measured or counted.
     """
 
-    weights: int
-    point: int
-    itemsize: int
     pass_fixed: float
     pass_per_row: float
-    kept_fixed: float
-    kept_per_row: float
-    prediction: int
     antithetic: bool
     origin: Literal["measured", "counted"]
 
     def passes(self, rows: int) -> float:
         """Seconds of one sample's forward and backward pass on some rows."""
         return self.pass_fixed + self.pass_per_row * rows
-
-    def kept(self, rows: int) -> float:
-        """Bytes that one sample keeps between its forward and its backward pass."""
-        return self.kept_fixed + self.kept_per_row * rows
 
 
 def measure(posterior: Posterior, data: Sequence[Any], batch_size: int) -> Costs:
@@ -71,8 +56,7 @@ def measure(posterior: Posterior, data: Sequence[Any], batch_size: int) -> Costs
     x, y = x[:batch_size], y[:batch_size]
     place = next(posterior.parameters()).device
     x, y = x.to(place), y.to(place)
-    few = max(1, len(x) // 2)
-    sizes = (few, len(x)) if few < len(x) else (len(x),)
+    sizes = two_sizes(len(x))
     seconds = _times(posterior, x, y, sizes)
     return _costs(posterior, x, y, sizes, seconds, "measured")
 
@@ -90,8 +74,7 @@ def count(posterior: Posterior, data: Sequence[Any], batch_size: int, machine: M
     """
     x, y = torch.as_tensor(data[0])[:batch_size], torch.as_tensor(data[1])[:batch_size]
     posterior, x, y = copy.deepcopy(posterior).to("meta"), x.to("meta"), y.to("meta")
-    few = max(1, len(x) // 2)
-    sizes = (few, len(x)) if few < len(x) else (len(x),)
+    sizes = two_sizes(len(x))
     seconds = []
     for rows in sizes:
         with FlopCounterMode(display=False) as flops, _Operations() as operations:
@@ -160,52 +143,12 @@ def _costs(
     seconds: Sequence[float],
     origin: Literal["measured", "counted"],
 ) -> Costs:
-    kept = [_kept_bytes(posterior, x[:rows], y[:rows]) for rows in sizes]
-    model = posterior.model
-    with torch.no_grad():
-        values = model.unflatten(model.flatten(model.drawn).to(x.device), model.drawn)
-        prediction = model.predict_one(values, posterior.point, x[:1])
-    pass_fixed, pass_per_row = _line(sizes, seconds)
-    kept_fixed, kept_per_row = _line(sizes, kept)
+    fixed, per_row = line(sizes, seconds)
+    found = asdict(footprint(posterior, x, y))
     return Costs(
-        weights=sum(site.size for site in model.drawn),
-        point=posterior.point.numel(),
-        itemsize=prediction.element_size(),
-        pass_fixed=pass_fixed,
-        pass_per_row=pass_per_row,
-        kept_fixed=kept_fixed,
-        kept_per_row=kept_per_row,
-        prediction=prediction[0].numel(),
+        **found,
+        pass_fixed=fixed,
+        pass_per_row=per_row,
         antithetic=posterior.antithetic,
         origin=origin,
     )
-
-
-def _line(sizes: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
-    """Offset and slope through one or two points; neither is negative."""
-    if len(sizes) == 1:
-        return 0.0, values[0] / sizes[0]
-    slope = max(0.0, (values[1] - values[0]) / (sizes[1] - sizes[0]))
-    return max(0.0, values[1] - slope * sizes[1]), slope
-
-
-def _kept_bytes(posterior: Posterior, x: Tensor, y: Tensor) -> float:
-    """Bytes that autograd keeps of a pass, the weights and the inputs aside."""
-    kept: dict[int, int] = {}
-    model = posterior.model
-    weights = model.flatten(model.drawn).to(x.device)
-    own = {x.untyped_storage()._cdata, y.untyped_storage()._cdata}
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        kept[storage._cdata] = storage.nbytes()
-        return tensor
-
-    values = {n: v.requires_grad_() for n, v in model.unflatten(weights, model.drawn).items()}
-    own.add(weights.untyped_storage()._cdata)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        predictions = model.predict_one(values, posterior.point.detach(), x).unsqueeze(0)
-        loss = model.likelihood.total_nll(predictions, y)
-    total = float(sum(size for key, size in kept.items() if key not in own))
-    del loss
-    return total

@@ -111,6 +111,7 @@ class Lane:
         self._drawing = posterior.drawing(posterior, source.key, source.leaves)
         with posterior.model.at(self._values, posterior.point) as self._predict:
             yield self
+        del self._source, self._drawing  # three vectors, before the next step makes its own
 
     def draw(self, sample: int) -> Lane:
         """Put a sample in the place of the one before."""

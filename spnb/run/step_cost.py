@@ -20,6 +20,7 @@ from spnb.parallel.layout import Layout
 from spnb.run.costs import Costs
 from spnb.run.gradient import NUM_LOSSES
 from spnb.run.machine import Machine
+from spnb.run.memory import of_rank
 
 FORWARD_SHARE = 0.35
 """A forward pass' part of a forward and backward pass: one of three equal matrix products, and a
@@ -34,7 +35,7 @@ class Prediction:
         layout: the layout.
         parts: seconds by kind: ``passes``, ``draw``, ``update``, ``all-reduce``, ``gather``.
         bytes_per_step: bytes that a rank hands to collectives.
-        memory: bytes that a rank needs: its state, its samples in flight, what passes keep.
+        memory: bytes that a rank needs (`spnb.run.memory`), samples evaluated one by one.
         fits: whether that is within the limit.
     """
 
@@ -104,17 +105,8 @@ def predict(
         reach = layout.size if layout.size > machine.ranks_per_host else layout.data
         parts["gather"] += machine.link(reach).all_gather(own * layout.data, layout.data)
         sent += own
-    kept = 1 if separable or again else samples
-    memory = _memory(found, kept, rows)
+    memory = of_rank(
+        found, layout, num_samples, num_rows, objective, recompute=recompute, per_item=per_item
+    ).total
     fits = memory_limit is None or memory <= memory_limit
     return Prediction(layout, parts, sent, memory, fits)
-
-
-def _memory(found: Costs, kept: int, rows: int) -> float:
-    """Bytes of a rank: state, one sample in evaluation, and what the kept graphs hold."""
-    state = 9  # means and scales, their gradients, two moments of both, and the net's own weights
-    sample = 6  # sigma and its gradient, noise, weights, their gradient, and one intermediate
-    if kept > 1:  # each graph holds its weights and noise
-        sample += 2 * (kept - 1)
-    numbers = (state + sample) * found.weights
-    return found.itemsize * numbers + kept * found.kept(rows)

@@ -34,7 +34,11 @@ MADE_UP = Machine(
     crowding=1.3,
     memory=1e6,
 )
-COSTS = costs.Costs(1000, 10, 4, 2e-3, 1e-4, 500.0, 100.0, 10, False, "measured")
+COSTS = costs.Costs(
+    weights=1000, point=10, itemsize=4, prediction=10, row=100, kept_fixed=500.0,
+    kept_per_row=100.0, peak_fixed=600.0, peak_per_row=120.0, pass_fixed=2e-3, pass_per_row=1e-4,
+    antithetic=False, origin="measured",
+)  # fmt: skip
 
 
 def test_a_link_is_alpha_and_beta() -> None:
@@ -76,7 +80,8 @@ def test_an_objective_that_gathers_costs_more() -> None:
     )
     assert nll.parts["gather"] > 0 and nll.parts["passes"] == elbo.parts["passes"]
     assert nll.bytes_per_step - elbo.bytes_per_step == 4 * 10 * 3 * 24
-    assert nll.memory > again.memory == elbo.memory
+    predicted = 2 * 4 * 10 * 6 * 24  # and the gradient at them
+    assert nll.memory > again.memory == elbo.memory + predicted
     assert again.parts["draw"] == pytest.approx(2 * nll.parts["draw"])
     serial = predict(COSTS, MADE_UP, spnb.Layout(), objective=spnb.PredictiveNLL(), **options)
     assert serial.parts["gather"] == serial.parts["all-reduce"] == serial.bytes_per_step == 0

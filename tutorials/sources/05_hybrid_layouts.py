@@ -535,8 +535,8 @@ figures.show(fig, alt="Predicted step time by kind against W, both axes logarith
 # | what | how many numbers | in it |
 # |---|---|---|
 # | its **state** | 9 P | means, scales; their gradients; Adam's moments (4); the net's weights |
-# | **one sample** in evaluation | 6 P | σ, noise, weights; gradients; one intermediate |
-# | **kept activations** | of one sample, for its rows | what the backward pass will need |
+# | **one sample** in evaluation | 5 P | weights, σ; the gradients of both; noise |
+# | **kept activations** | of one sample, for its rows | what the backward pass needs, at its fullest |
 #
 # For the ELBO that is all, however large S is: samples are evaluated one after the other in the
 # same memory. An objective that needs all predictions *before* the backward pass must keep every
@@ -556,7 +556,7 @@ W, wanted = 8, spnb.PredictiveNLL()
 cases = {(w, again): predict(large.costs, h100, w, S, B, wanted, again, h100.memory)
          for w in layouts(W, S, B) for again in (False, True)}
 gb = large.costs.itemsize * large.costs.weights / 1e9  # of one number for each weight
-kinds = {"state, 9 P": (0, 9 * gb), "one sample, 6 P": (9 * gb, 6 * gb), "kept": (15 * gb, 0)}
+kinds = {"state, 9 P": (0, 9 * gb), "one sample, 5 P": (9 * gb, 5 * gb), "kept": (14 * gb, 0)}
 looks = [LOOKS[kind].bar for kind in ("passes", "draw", "all-reduce")]
 clear = {"facecolor": "white", "lw": 0, "pad": 1}
 fig, ax = figures.new(8.8, 4.2)
