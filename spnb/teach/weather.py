@@ -136,16 +136,17 @@ class Weather:
         return torch.stack([north, east, *others])
 
 
-def weather(every: int = 1) -> Weather:
+def weather(every: int = 1, fields: Fields | None = None) -> Weather:
     """The forecasts of 2013 and 2014.
 
     Args:
         every: learn from, and choose by, only one in so many, for a quick run.
+        fields: of these two years; None: the air temperature.
 
     Raises:
         DataUnavailableError: the file cannot be had.
     """
-    fields = air_temperature()
+    fields = air_temperature() if fields is None else fields
     ends = (0, fields.index(2014, 4), fields.index(2014, 7), len(fields))
     usual = climatology(fields.values, ends[1])
     parts = []

@@ -536,7 +536,7 @@ figures.show(fig, alt="Predicted step time by kind against W, both axes logarith
 # |---|---|---|
 # | its **state** | 9 P | means, scales; their gradients; Adam's moments (4); the net's weights |
 # | **one sample** in evaluation | 5 P | weights, σ; the gradients of both; noise |
-# | **kept activations** | of one sample, for its rows | what the backward pass needs, at its fullest |
+# | **activations** | of one sample, for its rows | what the way back needs, at the fullest moment |
 #
 # For the ELBO that is all, however large S is: samples are evaluated one after the other in the
 # same memory. An objective that needs all predictions *before* the backward pass must keep every

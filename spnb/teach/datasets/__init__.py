@@ -8,6 +8,7 @@
 | `cifar`, `unseen` | CIFAR-10, and images of something else |
 | `entsoe`, `ett` | electricity load of France; a transformer's temperature |
 | `air` | air temperature over North America |
+| `stand_ins` | what a notebook takes where its data cannot be had |
 """
 
 from spnb.teach.datasets.air import Fields, air_temperature
@@ -18,6 +19,7 @@ from spnb.teach.datasets.files import DataUnavailableError
 from spnb.teach.datasets.images import Images, digits
 from spnb.teach.datasets.mauna_loa import Series, co2
 from spnb.teach.datasets.scaling import Scaling
+from spnb.teach.datasets.stand_ins import air_fields, load_record, photographs
 from spnb.teach.datasets.unseen import hands, strangers
 
 __all__ = [
@@ -28,6 +30,7 @@ __all__ = [
     "Scaling",
     "Series",
     "Table",
+    "air_fields",
     "air_temperature",
     "cifar10",
     "co2",
@@ -35,5 +38,7 @@ __all__ = [
     "etth1",
     "hands",
     "load",
+    "load_record",
+    "photographs",
     "strangers",
 ]

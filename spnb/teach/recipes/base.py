@@ -20,7 +20,7 @@ from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures, passport, scale
 
-NAMES = ("images", "load", "weather")
+NAMES = ("images", "augmentation", "load", "weather")
 
 Result = dict[str, Any]
 
