@@ -18,7 +18,7 @@ def main(arguments: list[str] | None = None) -> None:
     tour.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
     tour.add_argument("--epochs", type=int, default=20, help="passes over the data")
     recipe = commands.add_parser("recipe", help="train one of the paper's workloads")
-    recipe.add_argument("name", help="which: images, load or weather")
+    recipe.add_argument("name", help="which: images, augmentation, load or weather")
     recipe.add_argument("--scale", help="ci, laptop or node (default: $SPNB_SCALE, else laptop)")
     recipe.add_argument("--ranks", type=int, default=1, help="worker processes to start")
     recipe.add_argument("--sample", type=int, default=-1, help="ranks that share the samples")

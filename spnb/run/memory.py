@@ -124,7 +124,8 @@ def of_rank(
         gathers = not (objective.linear_in_samples or objective.local)
         seen = num_samples if gathers else own
         shared = num_rows if not per_item else rows
-        predicted = 2 * seen * shared * found.prediction  # and the gradient at them
+        # in place a few rows at a time; or twice, with a gradient and what the loss makes of them
+        predicted = (1 if recompute else 5) * seen * shared * found.prediction
     return Memory(
         {
             "parameters": float(size * (trained + found.weights + found.point)),

@@ -136,8 +136,9 @@ actual, known = data.actual(data.test), data.actual(data.validation)
 # ## What is simple, and what the operator says
 #
 # A forecast that cannot beat "as yesterday" is worth nothing. And there is a hard rival: the
-# operator's own forecast. He knows the weather forecast, the strikes, and what the big factories
-# told him.
+# operator's own forecast. It knows the weather forecast, the strikes, and what the big factories
+# plan. In one thing it is at a disadvantage: it is published *before* the day begins, when a good
+# part of the last 24 hours is still unknown. Ours is made at midnight.
 #
 # **Predict:** as yesterday, or as a week ago? Which is better on average? And on Mondays?
 
@@ -321,11 +322,15 @@ print(f"\nBest CRPS: {best}. Of the two networks: "
 # **Explain.** Read the table slowly. (At the `ci` scale it comes from seconds of training; do not
 # draw conclusions from it.)
 #
-# - The **operator** should be hard to beat: he knows tomorrow's weather forecast, and we do not.
-# - Look at the two plain rows. They have the same means. With noise of its own the plain network
-#   may even have a good CRPS, but see how many hours fall into its 90 % interval. It is too sure.
-#   On the days it was trained on, its errors were smaller.
-# - The Bayesian network needs no validation days to know its errors.
+# - The **operator** knows tomorrow's weather forecast, and we do not. We know the whole of today,
+#   and he does not. So whoever wins here, it is no race under equal conditions.
+# - Look at the two **plain** rows. They have the same means. With noise of its own the plain
+#   network often has the best CRPS of all. But see how many hours fall into its 90 % interval: it
+#   is too sure, since on the days it was trained on its errors were smaller. With noise from the
+#   validation days its intervals are honest, and its CRPS is worse.
+# - The **Bayesian** network is about as good as the plain one, and its intervals are honest without
+#   any validation days set aside for them. It is no wonder: with thousands of examples the weights
+#   are known rather well. Do not expect more of it here.
 #
 # ## Calibration, hour by hour
 #
@@ -340,7 +345,7 @@ for index, name in enumerate(shown):
     places = scores.pit(forecasts[name], actual, recipe.NOISE).flatten()
     counts = torch.histc(places.float(), 10, 0, 1) / len(places) * 10
     look = figures.look(index)
-    right.stairs(counts, torch.linspace(0, 1, 11), color=look["color"], ls=look["linestyle"], lw=2)
+    right.stairs(counts, torch.linspace(0, 1, 11).tolist(), color=look["color"], ls=look["linestyle"], lw=2)
 chance = 200 * (0.9 * 0.1 / len(actual)) ** 0.5
 left.axhspan(90 - chance, 90 + chance, color=figures.GREY, alpha=0.15, lw=0)
 left.set(xlabel="hour of the day (UTC)", ylabel="days in the 90 % interval (%)", ylim=(60, 101))
@@ -409,11 +414,12 @@ order = epistemic.argsort(descending=True)[:8].tolist()
 print("least known:", ", ".join(f"{days[i]:%a %d %b}" for i in order))
 
 # %% [markdown]
-# **Explain.** A holiday comes once a year. In two and a half years of training the network saw few
-# of them, each on another day of the week. No amount of noise in the model can say that. The
-# samples can: their weights were all allowed by the data, and on days like these they disagree.
-# Compare the errors with the spreads, though. A mean-field posterior often knows *that* such a day
-# is strange, and still underestimates *how* strange.
+# **Explain.** The calendar is an input, so the network *knows* that a holiday comes, and it has
+# been wrong on such days before. It says so by its noise: the aleatoric part grows most. The
+# epistemic part grows as well, since holidays are rare: the samples disagree on what they mean.
+# Compare both with the error. The sum of the two variances is what the forecast promised. On
+# holidays it often promised too little. A mean-field posterior knows *that* such a day is strange,
+# and underestimates *how* strange.
 #
 # ## The fan chart
 #

@@ -6,6 +6,7 @@
 | recipe | workload |
 |---|---|
 | `images` | a vision transformer on CIFAR-10 |
+| `augmentation` | the same: one view for all samples against a view for each, over several seeds |
 | `load` | a perceptron on the electricity load of France |
 | `weather` | a Swin transformer on fields of air temperature |
 
@@ -13,6 +14,6 @@ The scale ``node`` carries the sizes of the paper (arXiv 2604.04736) as far as t
 was not run by the authors of this course, who had no GPU.
 """
 
-from spnb.teach.recipes.base import NAMES, Recipe, execute, recipe
+from spnb.teach.recipes.base import NAMES, Recipe, execute, recipe, recorded
 
-__all__ = ["NAMES", "Recipe", "execute", "recipe"]
+__all__ = ["NAMES", "Recipe", "execute", "recipe", "recorded"]

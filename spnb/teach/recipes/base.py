@@ -20,6 +20,9 @@ from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures, passport, scale
 
+RECORDS = Path(__file__).parents[3] / "docs"
+"""Where results of large runs lie, in a checkout of the repository."""
+
 NAMES = ("images", "augmentation", "load", "weather")
 
 Result = dict[str, Any]
@@ -63,6 +66,25 @@ def recipe(name: str) -> Recipe:
         raise ValueError(f"There is no recipe '{name}'; there are {', '.join(NAMES)}.")
     module: Any = import_module(f"{__package__}.{name}")
     return module
+
+
+def recorded(name: str) -> Result:
+    """The result of a large run that comes with the repository, as `execute` wrote it.
+
+    Args:
+        name: the recipe.
+
+    Raises:
+        FileNotFoundError: there is no such record; says how to make one.
+    """
+    path = RECORDS / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"There is no record {path}: it comes with a checkout of the repository, or make it by "
+            f"'python -m spnb recipe {name} --out {RECORDS}'."
+        )
+    result: Result = json.loads(path.read_text())
+    return result
 
 
 def execute(
