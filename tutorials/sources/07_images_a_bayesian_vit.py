@@ -64,7 +64,7 @@ fig, panels = figures.new(9.6, 1.5, columns=10)
 for label, ax in enumerate(panels):
     picture = data.train_x[(data.train_y == label).nonzero()[0, 0]]
     ax.imshow(picture.movedim(0, -1))
-    ax.set_title(data.names[label], fontsize=10)
+    ax.set_title(data.names[label], fontsize=9)
     ax.set(xticks=[], yticks=[])
     ax.grid(visible=False)
 figures.show(fig, alt="One image of each class: " + ", ".join(data.names) + ".")
@@ -207,7 +207,8 @@ print(f"with the noise of the weights beside it, a factor of "
 
 # %%
 small = augmentation.SETTINGS["ci"]
-live = pool.run(augmentation.run, small, spnb.Layout(sample=2))[0]
+few = datasets.photographs(small.network.num_train)
+live = pool.run(augmentation.run, small, spnb.Layout(sample=2), few)[0]
 print(augmentation.describe(live))
 
 # %% [markdown]
@@ -423,9 +424,11 @@ print("; ".join(told))
 
 # %% [markdown]
 # **Explain.** The **AUROC** is the probability that a stranger gets more doubt than a test image: 1
-# is perfect, 0.5 a coin. Often the entropy does as well as the mutual information, or better. The
-# one asks "is it hard to say?", the other "do the samples disagree?". And a small network that was
-# trained for a short time doubts a lot of its own test images, too.
+# is perfect, 0.5 a coin. Below 0.5 the strangers get *less* of it than the test images. Compare the
+# two measures. The entropy asks "is it hard to say?", the mutual information "do the samples
+# disagree?". The second sounds like the right question. But it can only find what the samples
+# disagree on, and a narrow posterior disagrees on little. Here the simple entropy is often the
+# better detector. Report both.
 #
 # ### Exercise 4 · difficulty 3/5 · 8 minutes
 #

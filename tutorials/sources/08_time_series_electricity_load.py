@@ -344,8 +344,8 @@ for index, name in enumerate(shown):
     left.plot(range(DAY), 100 * inside, **figures.look(index), label=name)
     places = scores.pit(forecasts[name], actual, recipe.NOISE).flatten()
     counts = torch.histc(places.float(), 10, 0, 1) / len(places) * 10
-    look = figures.look(index)
-    right.stairs(counts, torch.linspace(0, 1, 11).tolist(), color=look["color"], ls=look["linestyle"], lw=2)
+    line = {"color": figures.COLOURS[index], "ls": figures.LINES[index], "lw": 2}
+    right.stairs(counts, [n / 10 for n in range(11)], **line)
 chance = 200 * (0.9 * 0.1 / len(actual)) ** 0.5
 left.axhspan(90 - chance, 90 + chance, color=figures.GREY, alpha=0.15, lw=0)
 left.set(xlabel="hour of the day (UTC)", ylabel="days in the 90 % interval (%)", ylim=(60, 101))

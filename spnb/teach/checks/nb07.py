@@ -20,7 +20,8 @@ def exercise_1(tokens_and_weights: Callable[[int, int, int], Any]) -> str:
     for side, patch, dim in ((32, 4, 192), (32, 8, 48), (24, 4, 96)):
         net = ViT(image_size=side, patch=patch, dim=dim, depth=1, heads=3, hidden=16)
         linear = net.embed[1]
-        tokens, weights = len(net.get_buffer("positions")), sum(p.numel() for p in linear.parameters())
+        tokens = len(net.get_buffer("positions"))
+        weights = sum(p.numel() for p in linear.parameters())
         answer = tokens_and_weights(side, patch, dim)
         if not attempted(answer):
             raise NotAttempted

@@ -12,7 +12,8 @@ import torch
 
 from spnb.__main__ import main
 from spnb.maths.networks import ViT
-from spnb.teach.recipes import execute, images, recipe
+from spnb.teach import figures
+from spnb.teach.recipes import NAMES, base, execute, images, recipe, recorded
 
 needs_data = pytest.mark.skipif(
     not os.environ.get("SPNB_DATA"), reason="needs CIFAR-10 in $SPNB_DATA"
@@ -64,3 +65,20 @@ def test_bad_requests(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     with pytest.raises(SystemExit) as ended:
         main(["recipe", "wether"])
     assert ended.value.code == 2 and "There is no recipe" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_records_of_large_runs_are_drawn_and_described(name: str) -> None:
+    record = recorded(name)
+    assert record["recipe"] == name and record["scale"] == "laptop"
+    assert "2 cores" in record["provenance"] and "torch" in record["provenance"]
+    chosen = recipe(name)
+    assert figures.png(chosen.draw(record)).startswith(b"\x89PNG")
+    told = chosen.describe(record)
+    assert all(who in told for who in record["scores"])
+
+
+def test_a_record_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(base, "RECORDS", tmp_path)
+    with pytest.raises(FileNotFoundError, match="'python -m spnb recipe load --out"):
+        recorded("load")

@@ -1,0 +1,44 @@
+"""A recipe under ``python -m torch.distributed.run``: the same configuration, the same record."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spnb.teach.recipes import execute
+
+needs_data = pytest.mark.skipif(
+    not os.environ.get("SPNB_DATA"), reason="needs the electricity load in $SPNB_DATA"
+)
+
+
+@needs_data
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", [[], ["--sample=1", "--data=2"]])
+def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[str]) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "OMP_NUM_THREADS": "1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    shared, alone = tmp_path / "shared", tmp_path / "alone"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
+         "--nproc-per-node=2", "-m", "spnb", "recipe", "load", "--scale=ci", f"--out={shared}",
+         *axes],
+        env=environment, capture_output=True, text=True, timeout=180,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Wrote ") == 1, "rank 0 alone speaks"
+    execute("load", "ci", folder=alone)
+    found, wanted = (json.loads((folder / "load.json").read_text()) for folder in (shared, alone))
+    layout = "sample=1 × data=2" if axes else "sample=2 × data=1"
+    assert (found.pop("layout"), wanted.pop("layout")) == (layout, "sample=1 × data=1")
+    assert found["settings"] == wanted["settings"]
+    for who, scores in wanted["scores"].items():
+        assert found["scores"][who] == pytest.approx(scores, rel=1e-3)
