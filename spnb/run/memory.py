@@ -116,7 +116,7 @@ def of_rank(
     else:  # sigma and its gradient; weights and noise of each graph; then, on the way back, either
         # their gradients beside the activations, or what the noise makes of them, without these
         samples = (2 + 2 * graphs + 2 * at_once) * weights
-        last = (at_once + 2) * weights * size
+        last = (at_once + 1) * weights * size
         activations = max(at_once * found.peak(rows), last)
         activations += (graphs - at_once) * found.kept(rows)
     predicted = 0

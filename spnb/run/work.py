@@ -34,7 +34,7 @@ class Work:
         augment: augmentation of the inputs, or None.
         views: whether all samples see one augmented view, or each its own.
         buffer: where the gradient gathers.
-        lane: where samples are evaluated one by one; None if several are at once.
+        lane: where samples are evaluated one by one; None if graphs of several are alive at once.
     """
 
     posterior: Posterior
@@ -56,5 +56,6 @@ class Work:
         """Make room for the gradient, and for a sample where one at a time is evaluated."""
         buffer = GradientBuffer(self.posterior, self.communicator.size)
         object.__setattr__(self, "buffer", buffer)
-        lane = Lane(self.posterior) if self.samples_in_flight == 1 else None
+        one_by_one = self.recompute or (self.per_item and self.objective.separable)
+        lane = Lane(self.posterior) if one_by_one and self.samples_in_flight == 1 else None
         object.__setattr__(self, "lane", lane)
