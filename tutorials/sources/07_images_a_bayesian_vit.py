@@ -325,7 +325,12 @@ figures.show(figure, alt="Loss, reliability diagram and scores. " + " ".join(
     f"{s['auroc_entropy']:.3f}." for who, s in long["scores"].items()))
 
 # %% [markdown]
-# LONG
+# **Explain.** Here the Bayesian network is as accurate as the plain one, and much better calibrated:
+# the plain one has become too sure, while the KL kept the other back. But be fair. After 50 epochs,
+# on images held out of the training part, the two were nearly equal: NLL 0.972 against 0.978, ECE
+# 0.043 against 0.048, and the plain network was one percent more accurate. Somebody who stops in
+# time needs no prior to be calibrated. And look at the strangers: the plain network tells them apart
+# better, though neither does it well.
 #
 # ## Worse and worse
 #
