@@ -228,7 +228,17 @@ figures.show(figure, alt="Accuracy after each epoch of all runs in both ways, an
                          for t in record["targets"]) + ".")
 
 # %% [markdown]
-# RESULT
+# **Explain.** Here the paper is right. With the same number of steps and the same price of a step,
+# a view for each sample reaches every target earlier, the harder the target the more: at 95 % of
+# the best accuracy after 21 epochs instead of 29. No interval touches zero. In the end it is ahead
+# in accuracy and in NLL, though not in the calibration error. And it costs almost nothing: S
+# augmentations of a batch instead of one.
+#
+# What the experiment does not say: whether it holds for long runs of large networks on all of
+# CIFAR-10. This is a small network on 5,000 images, strongly augmented and far from done after 40
+# epochs. Nor is it a privilege of Bayesian networks. A plain network that sees each image S times
+# in a step gains as well (Hoffer et al., below). But in sampling parallelism the S passes are paid
+# for already.
 #
 # ### Exercise 2 · difficulty 3/5 · 8 minutes
 #
@@ -325,12 +335,12 @@ figures.show(figure, alt="Loss, reliability diagram and scores. " + " ".join(
     f"{s['auroc_entropy']:.3f}." for who, s in long["scores"].items()))
 
 # %% [markdown]
-# **Explain.** Here the Bayesian network is as accurate as the plain one, and much better calibrated:
-# the plain one has become too sure, while the KL kept the other back. But be fair. After 50 epochs,
-# on images held out of the training part, the two were nearly equal: NLL 0.972 against 0.978, ECE
-# 0.043 against 0.048, and the plain network was one percent more accurate. Somebody who stops in
-# time needs no prior to be calibrated. And look at the strangers: the plain network tells them apart
-# better, though neither does it well.
+# **Explain.** Here the Bayesian network is as accurate as the plain one, and much better
+# calibrated: the plain one has become too sure, while the KL kept the other back. But be fair.
+# After 50 epochs, on images held out of the training part, the two were nearly equal: NLL 0.972
+# against 0.978, ECE 0.043 against 0.048, and the plain network was one percent more accurate.
+# Somebody who stops in time needs no prior to be calibrated. And look at the strangers: the plain
+# network tells them apart better, though neither does it well.
 #
 # ## Worse and worse
 #
@@ -433,7 +443,8 @@ print("; ".join(told))
 # two measures. The entropy asks "is it hard to say?", the mutual information "do the samples
 # disagree?". The second sounds like the right question. But it can only find what the samples
 # disagree on, and a narrow posterior disagrees on little. Here the simple entropy is often the
-# better detector. Report both.
+# better detector, and neither has to be a good one: a photograph of a hand before an even wall is
+# *simpler* than most of CIFAR-10. Report both.
 #
 # ### Exercise 4 · difficulty 3/5 · 8 minutes
 #
