@@ -266,7 +266,7 @@ def draw(result: dict[str, Any]) -> Figure:
         title="By a view for each sample",
     )  # fmt: skip
     right.text(
-        0.02, 0.02, "grey: pairs of runs; blue: mean, 95 % interval", transform=right.transAxes,
-        fontsize=9, bbox={"facecolor": "white", "lw": 0, "alpha": 0.8},
+        0.02, 0.98, "grey: pairs of runs; blue: mean, 95 % interval", transform=right.transAxes,
+        va="top", fontsize=9, bbox={"facecolor": "white", "lw": 0, "alpha": 0.8},
     )  # fmt: skip
     return figure
