@@ -10,7 +10,7 @@ vector ``[D]``, the *point*.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin as Distribution
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spnb.maths import likelihoods, priors
 from spnb.maths.modules import refuse_unsupported
@@ -158,7 +159,8 @@ class BayesianModel(nn.Module):
         def one(weights: Tensor, x: Tensor) -> Tensor:
             return self.predict_one(self.unflatten(weights, self.drawn), point, x)
 
-        return vmap(one, in_dims=(0, 0 if own_views else None))(weights, x)
+        with plain_attention():
+            return vmap(one, in_dims=(0, 0 if own_views else None))(weights, x)
 
     def predict_one(self, values: dict[str, Tensor], point: Tensor, x: Tensor) -> Tensor:
         """Predictions ``[B, ...]`` of one sample.
@@ -218,3 +220,13 @@ class BayesianModel(nn.Module):
         rows = torch.arange(len(x), device=x.device)
         with pyro.plate("data", num_data or len(x), subsample=rows):
             return pyro.sample("y", distribution.to_event(within), obs=y)
+
+
+def plain_attention() -> AbstractContextManager[None]:
+    """Within it attention is computed in plain steps, which `torch.vmap` knows as any other.
+
+    torch's memory-efficient attention, which a GPU takes by default, fails on the way back under
+    `torch.vmap` ("LSE is not correctly aligned", known to PyTorch's pull request 191085; found on
+    torch 2.11), and that of a CPU evaluates the samples one after the other.
+    """
+    return sdpa_kernel(SDPBackend.MATH)

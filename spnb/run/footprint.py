@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import Posterior
 
 
@@ -35,6 +37,8 @@ class Footprint:
         kept_per_row: the same for each row.
         peak_fixed: bytes that a forward and backward pass takes at most, whatever the rows.
         peak_per_row: the same for each row.
+        at_once: how many times as much a sample keeps where several are evaluated at once, by
+            `torch.vmap`, which takes some operations apart.
     """
 
     weights: int
@@ -46,6 +50,7 @@ class Footprint:
     kept_per_row: float
     peak_fixed: float
     peak_per_row: float
+    at_once: float
 
     def kept(self, rows: int) -> float:
         """Bytes that one sample keeps between its forward and its backward pass."""
@@ -81,6 +86,7 @@ def footprint(posterior: Posterior, x: Tensor, y: Tensor) -> Footprint:
         row,
         *kept,
         *peak,
+        at_once=two_at_once(posterior, x, y) / (2 * passes[-1][0]),
     )
 
 
@@ -109,20 +115,8 @@ def one_pass(posterior: Posterior, x: Tensor, y: Tensor) -> tuple[float, float]:
     Returns:
         What is held when the forward pass is over, and the most at any time.
     """
-    place = next(posterior.parameters()).device
-    place = torch.device("cpu") if place.type == "meta" else place
-    model = copy.deepcopy(posterior.model)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model.net.to_empty(device=place)
-        model.likelihood.to_empty(device=place)
-
-        def empty(like: Tensor) -> Tensor:
-            return torch.empty(like.shape, dtype=like.dtype, device=place)
-
-        x, y, point = empty(x), empty(y), empty(posterior.point)
-        number = next(model.net.parameters())
-        size = sum(site.size for site in model.drawn)
-        weights, gradient = (number.new_empty(size, requires_grad=False) for _ in range(2))
+    with _without_content(posterior, x, y) as (model, x, y, point):
+        weights, gradient = (_weights(model) for _ in range(2))
         values = model.unflatten(weights, model.drawn)
         for name, grad in model.unflatten(gradient, model.drawn).items():
             values[name].requires_grad_()
@@ -132,6 +126,41 @@ def one_pass(posterior: Posterior, x: Tensor, y: Tensor) -> tuple[float, float]:
             kept = held.now
             loss.backward()
     return float(kept), float(held.most)
+
+
+def two_at_once(posterior: Posterior, x: Tensor, y: Tensor) -> float:
+    """Bytes held when the forward pass of two samples at once is over, their weights aside."""
+    with _without_content(posterior, x, y) as (model, x, y, point):
+        weights = torch.stack([_weights(model), _weights(model)]).requires_grad_()
+        with Held() as held:
+            loss = model.likelihood.total_nll(model.predict(weights, point, x), y)
+            kept = held.now
+        del loss
+    return float(kept)
+
+
+@contextmanager
+def _without_content(
+    posterior: Posterior, *tensors: Tensor
+) -> Iterator[tuple[BayesianModel, Tensor, Tensor, Tensor]]:
+    """The model, the tensors and the point as fake tensors where the posterior computes."""
+    place = next(posterior.parameters()).device
+    place = torch.device("cpu") if place.type == "meta" else place
+    model = copy.deepcopy(posterior.model)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.net.to_empty(device=place)
+        model.likelihood.to_empty(device=place)
+        x, y, point = (
+            torch.empty(like.shape, dtype=like.dtype, device=place)
+            for like in (*tensors, posterior.point)
+        )
+        yield model, x, y, point
+
+
+def _weights(model: BayesianModel) -> Tensor:
+    """Weights of one sample, ``[P]``."""
+    size = sum(site.size for site in model.drawn)
+    return next(model.net.parameters()).new_empty(size, requires_grad=False)
 
 
 class Held(TorchDispatchMode):

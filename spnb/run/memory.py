@@ -114,11 +114,12 @@ def of_rank(
     if at_once == 1 and (separable or recompute):
         samples, activations = 5 * weights, found.peak(rows)
     else:  # sigma and its gradient; weights and noise of each graph; then, on the way back, either
-        # their gradients beside the activations, or what the noise makes of them, without these
-        samples = (2 + 2 * graphs + 2 * at_once) * weights
-        last = (at_once + 1) * weights * size
-        activations = max(at_once * found.peak(rows), last)
-        activations += (graphs - at_once) * found.kept(rows)
+        # gradients beside the activations, or what autograd and the noise make of them, without
+        together = at_once > 1
+        more = found.at_once if together else 1.0
+        samples = (2 + 2 * graphs + (at_once if together else 2)) * weights
+        activations = max(at_once * more * found.peak(rows), 2 * at_once * weights * size)
+        activations += (graphs - at_once) * more * found.kept(rows)
     predicted = 0
     if not separable:
         gathers = not (objective.linear_in_samples or objective.local)

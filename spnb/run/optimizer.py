@@ -52,7 +52,7 @@ def adam(posterior: Posterior, learning_rate: float, weight_decay: float = 0.0) 
 
 
 def scheduler(
-    optimizer: Optimizer, schedule: Schedule, warmup_steps: int, total_steps: int
+    optimizer: Optimizer, schedule: Schedule, warmup_steps: float, total_steps: int
 ) -> LRScheduler:
     """A learning-rate schedule, stepped once a step.
 
@@ -60,7 +60,8 @@ def scheduler(
         optimizer: the optimiser.
         schedule: ``"constant"``, ``"cosine"`` (down to zero at the last step), or a function
             ``(optimizer, steps) -> scheduler``.
-        warmup_steps: steps over which the rate first rises linearly to its full value.
+        warmup_steps: steps over which the rate first rises linearly to its full value; below 1, a
+            share of the run.
         total_steps: number of steps of the run.
 
     Raises:
@@ -70,7 +71,8 @@ def scheduler(
         raise ValueError(
             f"warmup_steps={warmup_steps} must be shorter than the run of {total_steps} steps."
         )
-    rest = total_steps - warmup_steps
+    rises = int(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
+    rest = total_steps - rises
 
     def main() -> LRScheduler:
         if callable(schedule):
@@ -81,7 +83,7 @@ def scheduler(
             return ConstantLR(optimizer, factor=1.0)
         raise ValueError(f"schedule='{schedule}' is neither 'constant' nor 'cosine'.")
 
-    if not warmup_steps:
+    if not rises:
         return main()
-    rising = LinearLR(optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps)
-    return SequentialLR(optimizer, [rising, main()], milestones=[warmup_steps])
+    rising = LinearLR(optimizer, start_factor=1 / (rises + 1), total_iters=rises)
+    return SequentialLR(optimizer, [rising, main()], milestones=[rises])

@@ -5,19 +5,20 @@ from __future__ import annotations
 import copy
 
 import torch
+from torch import nn
 
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import is_rank, local_device
 
 
-def place_of(posterior: Posterior, wanted: torch.device | str | None = None) -> torch.device:
-    """The device to compute on: the one asked for, else a rank's own, else the posterior's.
+def place_of(module: nn.Module, wanted: torch.device | str | None = None) -> torch.device:
+    """The device to compute on: the one asked for, else a rank's own, else the module's.
 
     A notebook's own process is no rank: it stays on the CPU and never touches a GPU.
     """
     if wanted is not None:
         return torch.device(wanted)
-    return local_device()[0] if is_rank() else next(posterior.parameters()).device
+    return local_device()[0] if is_rank() else next(module.parameters()).device
 
 
 def placed(posterior: Posterior, wanted: torch.device | str | None = None) -> Posterior:

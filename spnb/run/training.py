@@ -51,7 +51,7 @@ def fit(
     seed: int = 0,
     weight_decay: float = 0.0,
     schedule: Schedule = "constant",
-    warmup_steps: int = 0,
+    warmup_steps: float = 0,
     clip_norm: float | None = None,
     optimizer: Callable[[Posterior], Optimizer] | None = None,
     augment: Augmentation | None = None,
@@ -78,7 +78,7 @@ def fit(
         seed: names all random numbers of the run: noise, order of the data, augmentation.
         weight_decay: decoupled decay of the means, never of the scales.
         schedule: ``"constant"``, ``"cosine"`` or ``(optimizer, steps) -> torch scheduler``.
-        warmup_steps: steps of linear warm-up.
+        warmup_steps: steps of linear warm-up; a number below 1 is a share of the run's steps.
         clip_norm: largest length of the gradient; None: not clipped.
         optimizer: makes another torch optimiser from the posterior; `learning_rate` and
             `weight_decay` are then its own affair.

@@ -18,6 +18,7 @@ from spnb.maths.likelihoods import Likelihood
 from spnb.parallel import progress
 from spnb.parallel.keyed import Key
 from spnb.run.optimizer import scheduler
+from spnb.run.place import place_of
 from spnb.run.training import order
 
 
@@ -31,11 +32,11 @@ def train_plain(
     learning_rate: float = 1e-3,
     weight_decay: float = 0.0,
     schedule: Literal["constant", "cosine"] = "constant",
-    warmup_steps: int = 0,
+    warmup_steps: float = 0,
     augment: Augmentation | None = None,
     seed: int = 0,
 ) -> nn.Module:
-    """Minimise the mean negative log-likelihood, by AdamW, in this process.
+    """Minimise the mean negative log-likelihood, by AdamW, on the device where `fit` would compute.
 
     Args:
         net: where to start from; it is copied.
@@ -53,9 +54,9 @@ def train_plain(
     Returns:
         The trained copy, in evaluation mode.
     """
-    net = copy.deepcopy(net).train()
+    place = place_of(net)
+    net = copy.deepcopy(net).to(place).train()
     x, y = data
-    place = next(net.parameters()).device
     optimizer = AdamW(net.parameters(), learning_rate, weight_decay=weight_decay)
     total = epochs * -(-len(x) // batch_size)
     rate = scheduler(optimizer, schedule, warmup_steps, total)

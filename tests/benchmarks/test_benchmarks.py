@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import spnb
 from benchmarks import __main__ as command
-from benchmarks import ddp, figures, goals, ours, record, report, update
+from benchmarks import ddp, figures, goals, one_gpu, ours, record, report, update
 from benchmarks.measure import Timing, compare, peak_memory, peak_of_tensors
 from benchmarks.workloads import LEARNING_RATE, SEED, Workload
 from spnb.maths.networks import mlp
@@ -252,3 +252,26 @@ def test_other_programs_are_noticed() -> None:
     assert record.others(None, None) is None
     assert "busy with other programs: 0.50 cores" not in report.heading("X", made_up()["pool"])
     assert "meanwhile: 0.50 cores" in report.heading("X", made_up()["pool"])
+
+
+# -- one GPU --------------------------------------------------------------------------------------
+
+
+def test_the_record_of_a_gpu_holds_what_is_said_of_it() -> None:
+    """README, notebook 09 and `docs/paper.md` quote it."""
+    found = json.loads((record.ROOT / "docs" / "gpu.json").read_text())
+    for row in found["memory"]:
+        tolerance = 0.15 if row["way"] == "all samples at once" else 0.03
+        assert row["counted_absent"] == pytest.approx(row["measured"], rel=tolerance)
+    assert "NVIDIA" in one_gpu.text(found)
+    one_by_one = [r for r in found["times"] if r["way"] == "one after the other"]
+    assert all(0.9 < row["plain_steps_a_sample"] < 1.2 for row in one_by_one)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_there_is_nothing_to_measure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert one_gpu.main(["--out", str(tmp_path / "gpu.json")]) == 1
+    assert "There is no GPU" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

@@ -187,7 +187,6 @@ def bayesian() -> tuple[spnb.MeanField, tuple[Tensor, Tensor]]:
     )
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_several_samples_at_once_are_those_of_one_by_one() -> None:
     posterior, (x, _) = bayesian()
     one, many = (
@@ -198,7 +197,6 @@ def test_several_samples_at_once_are_those_of_one_by_one() -> None:
     torch.testing.assert_close(one, many, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_every_sample_may_have_its_own_view() -> None:
     posterior, (x, _) = bayesian()
     weights = posterior.draw(range(3), spnb.Key(0))
@@ -211,7 +209,6 @@ def test_every_sample_may_have_its_own_view() -> None:
         torch.testing.assert_close(together[sample], alone[0], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop")
 def test_a_step_of_training_reaches_every_weight() -> None:
     posterior, data = bayesian()
     one, many = (

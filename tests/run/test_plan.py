@@ -36,7 +36,8 @@ MADE_UP = Machine(
 )
 COSTS = costs.Costs(
     weights=1000, point=10, itemsize=4, prediction=10, row=100, kept_fixed=500.0,
-    kept_per_row=100.0, peak_fixed=600.0, peak_per_row=120.0, pass_fixed=2e-3, pass_per_row=1e-4,
+    kept_per_row=100.0, peak_fixed=600.0, peak_per_row=120.0, at_once=1.0, pass_fixed=2e-3,
+    pass_per_row=1e-4,
     antithetic=False, origin="measured",
 )  # fmt: skip
 

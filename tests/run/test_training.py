@@ -59,6 +59,9 @@ def test_schedules() -> None:
     assert rates[0] == pytest.approx(1e-3)
     assert rates[4] == pytest.approx(0.5e-3)
     assert sorted(rates, reverse=True) == rates
+    rising = spnb.fit(posterior, data, batch_size=6, epochs=2, warmup_steps=0.26).history.steps
+    rates = [record.learning_rate for record in rising]
+    assert rates[:3] == pytest.approx([1e-3 / 3, 2e-3 / 3, 1e-3])  # 0.26 of 8 steps: two
     own = spnb.fit(
         posterior, data, batch_size=6, epochs=1,
         schedule=lambda optimizer, steps: torch.optim.lr_scheduler.StepLR(optimizer, 2),

@@ -12,9 +12,9 @@ from spnb.teach.explore.memory_budget import WAYS, budget, memory_budget
 
 LARGE = Footprint(
     weights=200_000_000, point=0, itemsize=4, prediction=8000, row=50_000, kept_fixed=0.0,
-    kept_per_row=9e7, peak_fixed=0.0, peak_per_row=9.2e7,
+    kept_per_row=9e7, peak_fixed=0.0, peak_per_row=9.2e7, at_once=1.0,
 )  # fmt: skip
-SMALL = Footprint(10_000, 0, 4, 10, 100, 0.0, 1e4, 0.0, 1.1e4)
+SMALL = Footprint(10_000, 0, 4, 10, 100, 0.0, 1e4, 0.0, 1.1e4, 1.0)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@
 # - tell strange images from known ones by entropy and by mutual information, and judge how well
 #
 # It takes about 75 minutes to work through. Run from top to bottom without stopping, the notebook
-# needs about a minute at the `ci` scale on two cores and about five minutes at the `laptop` scale
+# needs about a minute at the `ci` scale on two cores and about three minutes at the `laptop` scale
 # (set `SPNB_SCALE` before JupyterLab starts to choose).
 
 # %%
@@ -184,13 +184,13 @@ def gradient_noise(q, views):
     return torch.stack(found).var(0).sum().item()
 
 
-noise = {views: gradient_noise(narrow, views) for views in ("shared", "per_sample")}
-print(f"variance of the gradient from the views alone: shared {noise['shared']:.3g}, "
-      f"per sample {noise['per_sample']:.3g}: a factor of "
-      f"{noise['shared'] / noise['per_sample']:.2f} with S = {S}")
-wide = {views: gradient_noise(start, views) for views in ("shared", "per_sample")}
+narrow_noise = {views: gradient_noise(narrow, views) for views in ("shared", "per_sample")}
+print(f"variance of the gradient from the views alone: shared {narrow_noise['shared']:.3g}, "
+      f"per sample {narrow_noise['per_sample']:.3g}: a factor of "
+      f"{narrow_noise['shared'] / narrow_noise['per_sample']:.2f} with S = {S}")
+wide_noise = {views: gradient_noise(start, views) for views in ("shared", "per_sample")}
 print(f"with the noise of the weights beside it, a factor of "
-      f"{wide['shared'] / wide['per_sample']:.2f}")
+      f"{wide_noise['shared'] / wide_noise['per_sample']:.2f}")
 
 # %% [markdown]
 # **Explain.** S independent views, averaged: the variance from the views falls by S. That much is
@@ -280,10 +280,9 @@ check.exercise_2(epochs_to)
 # **Predict:** which columns will be equal in the two Bayesian rows? Which will not?
 
 # %%
-steps = settings.epochs * -(-len(train[0]) // settings.batch_size)
 options = {"batch_size": settings.batch_size, "epochs": settings.epochs, "schedule": "cosine",
            "learning_rate": settings.learning_rate, "augment": images.AUGMENT, "seed": SEED,
-           "warmup_steps": int(settings.warmup * steps)}
+           "warmup_steps": settings.warmup}
 bayesian = {"objective": spnb.ELBO(temperature=settings.temperature),
             "num_samples": settings.num_samples}
 strange, what = datasets.strangers()
@@ -312,7 +311,7 @@ for name, draws in known.items():
 print(f"{'':17}" + "".join(f"{score:>11}" for score in table["plain"]) + f"{'seconds':>11}")
 for name, row in table.items():
     print(f"{name:17}" + "".join(f"{v:11.4f}" for v in row.values()) + f"{seconds[name]:11.1f}")
-gap = max((trained["data-parallel"].loc - trained["sample-parallel"].loc).abs().max().item(), 0)
+gap = (trained["data-parallel"].loc - trained["sample-parallel"].loc).abs().max().item()
 print(f"\nlargest difference of a trained mean between the two layouts: {gap:.1e}")
 print(f"AUROC: {what}")
 
@@ -351,16 +350,16 @@ figures.show(figure, alt="Loss, reliability diagram and scores. " + " ".join(
 # notice?
 
 # %%
-STRENGTHS, few = (0.0, 0.25, 0.5, 0.75, 1.0), slice(0, scale.pick(ci=100, laptop=500, node=2000))
+STRENGTHS, some = (0.0, 0.25, 0.5, 0.75, 1.0), slice(0, scale.pick(ci=100, laptop=500, node=2000))
 posterior = trained["sample-parallel"]
 curves = {}
 for kind in CORRUPTIONS:
     curves[kind] = []
     for strength in STRENGTHS:
-        x = scaling.apply(corrupt(data.test_x[few], kind, strength))
+        x = scaling.apply(corrupt(data.test_x[some], kind, strength))
         draws = spnb.predict(posterior, x, num_samples=settings.test_samples)
         mean = draws.softmax(-1).mean(0)
-        right = (mean.argmax(-1) == test_y[few]).double().mean().item()
+        right = (mean.argmax(-1) == test_y[some]).double().mean().item()
         curves[kind].append((right, mean.amax(-1).mean().item(),
                              scores.mutual_information(draws, noise).mean().item()))
 fig, panels = figures.new(10.5, 3.4, columns=3)

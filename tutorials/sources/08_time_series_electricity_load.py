@@ -18,8 +18,8 @@
 # - say honestly which forecast wins
 #
 # It takes about 60 minutes to work through. Run from top to bottom without stopping, the notebook
-# needs less than a minute at the `ci` scale on two cores and about five minutes at the `laptop`
-# scale (set `SPNB_SCALE` before JupyterLab starts to choose).
+# needs less than a minute on two cores, at the `ci` scale as at the `laptop` scale (set
+# `SPNB_SCALE` before JupyterLab starts to choose).
 
 # %%
 import time
@@ -459,6 +459,8 @@ def two_parts(means, scales):
 
 # %%
 check.exercise_4(two_parts)
+
+# %%
 pool.close()
 
 # %% [markdown]

@@ -126,7 +126,6 @@ def learn(
     model = BayesianModel(
         images.network(settings), prior=fan_in(gain=settings.gain), likelihood="categorical"
     )
-    steps = settings.epochs * -(-len(train[0]) // settings.batch_size)
     history = fit(
         MeanField(model, init_scale=settings.init_scale),
         train,
@@ -136,7 +135,7 @@ def learn(
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
-        warmup_steps=min(int(settings.warmup * steps), steps - 1),
+        warmup_steps=settings.warmup,
         seed=settings.seed,
         augment=AUGMENT,
         views=views,

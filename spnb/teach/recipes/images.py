@@ -106,13 +106,12 @@ def run(settings: Settings, layout: Layout | None = None) -> dict[str, Any]:
     test_x, test_y = scaling.apply(images.test_x), images.test_y
     unknown, what = datasets.strangers()
     strange_x = scaling.apply(unknown[: len(test_x)])
-    steps = settings.epochs * -(-len(train[0]) // settings.batch_size)
     options: dict[str, Any] = {
         "batch_size": settings.batch_size,
         "epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "schedule": "cosine",
-        "warmup_steps": int(settings.warmup * steps),
+        "warmup_steps": settings.warmup,
         "augment": AUGMENT,
         "seed": settings.seed,
     }
@@ -147,7 +146,7 @@ def _scores(
 ) -> tuple[dict[str, float], dict[str, list[float]]]:
     """Scores, and the points of the reliability diagram."""
     assert draws is not None and strange is not None
-    likelihood = Categorical()
+    draws, strange, likelihood = draws.cpu(), strange.cpu(), Categorical()
     found = scores.classification(draws, targets, likelihood)
     for name, unsure in (
         ("auroc_entropy", scores.predictive_entropy),

@@ -125,6 +125,7 @@ def run(settings: Settings, layout: Layout | None = None) -> dict[str, Any]:
     )
     draws = predict(fitted.posterior, data.test.x, num_samples=settings.test_samples, layout=layout)
     assert draws is not None
+    draws = draws.cpu()
     plain = train_plain(
         net,
         NOISE,
@@ -151,7 +152,8 @@ def run(settings: Settings, layout: Layout | None = None) -> dict[str, Any]:
 def others(data: DayAhead, plain: nn.Module) -> dict[str, Tensor]:
     """Forecasts of the days to test on by all but the Bayesian network, in MW, ``[1, N, 48]``."""
     own, known = (
-        data.forecast(part, predict_plain(plain, part.x)) for part in (data.test, data.validation)
+        data.forecast(part, predict_plain(plain, part.x).cpu())
+        for part in (data.test, data.validation)
     )
     expected = {
         "plain MLP": (own[0, :, :DAY], known[0, :, :DAY]),

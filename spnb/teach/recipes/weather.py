@@ -154,7 +154,6 @@ def run(settings: Settings, layout: Layout | None = None) -> dict[str, Any]:
     """Train the Swin, and score it and the simple forecasts; called on every rank."""
     data = weather(settings.every)
     units = Units.of(data)
-    steps = settings.epochs * -(-len(data.train) // settings.batch_size)
     net = network(settings, data.places)
     model = BayesianModel(net, prior=fan_in(gain=settings.gain), likelihood=LIKELIHOOD)
     fitted = fit(
@@ -167,7 +166,7 @@ def run(settings: Settings, layout: Layout | None = None) -> dict[str, Any]:
         epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         schedule="cosine",
-        warmup_steps=int(settings.warmup * steps),
+        warmup_steps=settings.warmup,
         seed=settings.seed,
     )
     found = {}
