@@ -123,7 +123,8 @@ def memory(large: Large) -> list[dict[str, Any]]:
     """Bytes of two steps, counted without the network, counted for the GPU, and measured."""
     rows = []
     for way, options in WAYS.items():
-        options = {"num_samples": 4, "samples_in_flight": 1} | options
+        size = {"batch_size": large.inputs[0], "num_samples": 4}
+        options = size | {"samples_in_flight": 1} | options
         absent = needed(large.posterior("meta"), large.batch("meta"), **options)
         posterior, data = large.posterior("cuda"), large.batch("cuda")
         counted = needed(posterior, data, **options)

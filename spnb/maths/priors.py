@@ -138,11 +138,18 @@ def like(distribution: Distribution, tensor: Tensor) -> Distribution:
     if fits:
         return distribution
     moved = {
-        name: value.to(tensor if value.is_floating_point() else tensor.device)
+        name: _moved(value, tensor)
         for name, value in parameters.items()
         if isinstance(value, Tensor)
     }
     return type(distribution)(**moved, validate_args=False)  # they were valid before
+
+
+def _moved(value: Tensor, tensor: Tensor) -> Tensor:
+    """A value to the tensor's device and precision; one that was expanded stays one number."""
+    own = tuple(slice(0, 1) if stride == 0 else slice(None) for stride in value.stride())
+    moved = value[own].to(tensor if value.is_floating_point() else tensor.device)
+    return moved.expand(value.shape)
 
 
 def _check_support(distribution: Distribution, name: str) -> None:

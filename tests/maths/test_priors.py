@@ -94,3 +94,13 @@ def test_priors_follow_the_model_to_another_precision() -> None:
     for prior in (dist.Normal(0.0, 1.0), priors.scale_mixture()):
         model = BayesianModel(nn.Linear(2, 2), prior=prior).double()
         assert all(site.prior.sample().dtype == torch.float64 for site in model.drawn)
+
+
+def test_one_number_stays_one_number_on_the_way() -> None:
+    """Priors of 200 million weights would otherwise take 1.6 GB on a GPU."""
+    model = BayesianModel(nn.Linear(30, 20), prior=priors.fan_in()).double()
+    for site in model.drawn:
+        scale = site.prior.base_dist.scale
+        assert scale.shape == site.shape and scale.dtype == torch.float64
+        assert scale.unique().numel() == 1
+        assert scale.untyped_storage().nbytes() == 8

@@ -140,7 +140,7 @@ if dist.get_rank() == 1:
 try:
     board.sum(torch.ones(3))
 except RuntimeError as error:
-    print(error)
+    print(error, flush=True)
 os._exit(0)
 """
 
