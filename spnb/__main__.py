@@ -31,6 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
         run(options.out, options.epochs)
         return
     from spnb.parallel.layout import Layout
+    from spnb.parallel.pool import WorkerDied
     from spnb.teach.datasets import DataUnavailableError
     from spnb.teach.recipes import execute
 
@@ -44,6 +45,10 @@ def main(arguments: list[str] | None = None) -> None:
         )
     except (ValueError, DataUnavailableError) as error:
         parser.exit(2, f"{error}\n")
+    except WorkerDied as error:
+        parser.exit(1, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "Interrupted: all ranks have stopped, nothing was written.\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import torch
 from spnb.maths.objectives import ELBO, Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.layout import Layout
+from spnb.run import inputs
 from spnb.run.footprint import Footprint, footprint
 
 
@@ -70,8 +71,14 @@ def needed(
         recompute: as for `spnb.fit`.
 
     Raises:
-        ValueError: the layout has an axis of -1, or leaves a rank without work.
+        TypeError: a number is not whole, or the objective is none.
+        ValueError: a number is below 1, the layout has an axis of -1 or leaves a rank without work.
     """
+    inputs.positive(
+        num_samples=num_samples, batch_size=batch_size, samples_in_flight=samples_in_flight
+    )
+    if not isinstance(objective, Objective | None):
+        raise TypeError(f"objective={objective!r} is no spnb.Objective.")
     layout = layout or Layout()
     rows = min(batch_size, len(data[0]))
     if -1 in (layout.sample, layout.data):

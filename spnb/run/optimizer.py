@@ -67,9 +67,10 @@ def scheduler(
     Raises:
         ValueError: the schedule has no such name, or the warm-up is longer than the run.
     """
-    if not 0 <= warmup_steps < total_steps:
+    if not isinstance(warmup_steps, int | float) or not 0 <= warmup_steps < total_steps:
         raise ValueError(
-            f"warmup_steps={warmup_steps} must be shorter than the run of {total_steps} steps."
+            f"warmup_steps={warmup_steps!r} must be a number of steps below the "
+            f"run's {total_steps}, or a share of them between 0 and 1."
         )
     rises = int(warmup_steps * total_steps) if warmup_steps < 1 else int(warmup_steps)
     rest = total_steps - rises

@@ -29,7 +29,7 @@ PoolOf = Callable[[int], spnb.WorkerPool]
         ({"learning_rate": 0}, ValueError, "learning_rate=0 must be a positive number"),
         ({"learning_rate": float("nan")}, ValueError, "learning_rate=nan"),
         ({"weight_decay": -1.0}, ValueError, "weight_decay=-1.0"),
-        ({"warmup_steps": 100}, ValueError, "warmup_steps=100 must be shorter .* of 1 steps"),
+        ({"warmup_steps": 100}, ValueError, "warmup_steps=100 must be .* below the run's 1"),
         ({"schedule": "linear"}, ValueError, "schedule='linear' is neither"),
         ({"views": "own"}, ValueError, "views='own' is neither"),
         ({"layout": spnb.Layout(2)}, ValueError, r"sample=2 × data=1 = 2 != world_size=1.*pool"),

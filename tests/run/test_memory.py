@@ -179,8 +179,12 @@ def test_one_row_has_a_footprint_too() -> None:
     assert replace(one, weights=two.weights) == one
 
 
-def test_a_layout_that_leaves_a_rank_idle_is_refused() -> None:
+def test_bad_requests() -> None:
     posterior, data = workload("mlp")
+    with pytest.raises(ValueError, match="num_samples=0 must be at least 1"):
+        needed(posterior, data, num_samples=0)
+    with pytest.raises(TypeError, match="objective='elbo' is no spnb.Objective"):
+        needed(posterior, data, objective="elbo")
     with pytest.raises(ValueError, match="num_samples=8"):
         needed(posterior, data, layout=spnb.Layout(16), num_samples=8)
     with pytest.raises(ValueError, match="give both axes"):

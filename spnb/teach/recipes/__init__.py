@@ -11,7 +11,7 @@
 | `weather` | a Swin transformer on fields of air temperature |
 
 The scale ``node`` carries the sizes of the paper (arXiv 2604.04736) as far as they are known; it
-was not run by the authors of this course, who had no GPU.
+was not run as a whole: the authors of this course had one GPU for some minutes (`docs/paper.md`).
 """
 
 from spnb.teach.recipes.base import NAMES, Recipe, execute, recipe, recorded

@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Protocol
 
 from matplotlib.figure import Figure
@@ -76,6 +77,7 @@ def recorded(name: str) -> Result:
 
     Raises:
         FileNotFoundError: there is no such record; says how to make one.
+        ValueError: it is damaged.
     """
     path = RECORDS / f"{name}.json"
     if not path.exists():
@@ -83,7 +85,13 @@ def recorded(name: str) -> Result:
             f"There is no record {path}: it comes with a checkout of the repository, or make it by "
             f"'python -m spnb recipe {name} --out {RECORDS}'."
         )
-    result: Result = json.loads(path.read_text())
+    try:
+        result: Result = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): fetch it anew, or make it by "
+            f"'python -m spnb recipe {name} --out {RECORDS}'."
+        ) from None
     return result
 
 
@@ -105,14 +113,19 @@ def execute(
         folder: where to write; made if it is not there.
 
     Raises:
-        ValueError: no such recipe or scale, or a layout that does not fit.
+        ValueError: no such recipe or scale, a layout that does not fit, or a folder that cannot be
+            written to.
     """
     chosen = recipe(name)
     size = size or scale.name()
     if size not in chosen.SETTINGS:
         raise ValueError(f"'{size}' is no scale; there are {', '.join(chosen.SETTINGS)}.")
+    if ranks < 1:
+        raise ValueError(f"ranks={ranks} must be at least 1.")
     settings = chosen.SETTINGS[size]
     rank, started = world()
+    if rank == 0:  # before any work, which might be hours
+        _check_writable(folder)
     size_of_world = started if started > 1 else ranks
     layout = (layout or Layout(sample=-1)).resolve(size_of_world)
     if started > 1 or ranks == 1:
@@ -129,7 +142,6 @@ def execute(
         **result,
     }
     if rank == 0:
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{ending}" for ending in ("json", "png")]
         paths[0].write_text(json.dumps(record, indent=2) + "\n")
         figure = chosen.draw(record)
@@ -137,3 +149,11 @@ def execute(
         paths[1].write_bytes(figures.png(figure))
         print(f"{chosen.describe(record)}\n\nWrote {paths[0]} and {paths[1]}.")
     return record
+
+
+def _check_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"Results cannot be written to {folder}: {error.strerror}.") from None

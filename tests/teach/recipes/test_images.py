@@ -57,11 +57,16 @@ def test_ranks_agree_and_leave_a_record(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "alone" / "images.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_bad_requests(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_requests(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="There is no recipe 'wether'; there are images"):
         recipe("wether")
     with pytest.raises(ValueError, match="'huge' is no scale; there are ci, laptop, node"):
         execute("images", "huge")
+    with pytest.raises(ValueError, match="ranks=0 must be at least 1"):
+        execute("load", "ci", ranks=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="cannot be written to .*file/out: Not a directory"):
+        execute("load", "ci", folder=tmp_path / "file" / "out")
     with pytest.raises(SystemExit) as ended:
         main(["recipe", "wether"])
     assert ended.value.code == 2 and "There is no recipe" in capsys.readouterr().err
@@ -81,4 +86,7 @@ def test_records_of_large_runs_are_drawn_and_described(name: str) -> None:
 def test_a_record_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(base, "RECORDS", tmp_path)
     with pytest.raises(FileNotFoundError, match="'python -m spnb recipe load --out"):
+        recorded("load")
+    (tmp_path / "load.json").write_text('{"recipe": ')
+    with pytest.raises(ValueError, match=r"load.json is damaged \(.*\): fetch it anew"):
         recorded("load")
