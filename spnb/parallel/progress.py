@@ -18,12 +18,12 @@ from typing import Any
 INTERVAL = 0.1
 """Seconds between two drawings, and between two reports of one rank."""
 
-_send: Callable[[int, int, dict[str, float]], None] | None = None
+_send: Callable[[int, int, int, dict[str, float]], None] | None = None
 _last_report = 0.0
 _own_panel: Panel | None = None
 
 
-def report(step: int, total: int, **metrics: float) -> None:
+def report(step: int, total: int, *, samples: int = 0, **metrics: float) -> None:
     """Tell the reader how far this rank is.
 
     Reports that follow each other too fast are dropped, but never the last one
@@ -32,6 +32,7 @@ def report(step: int, total: int, **metrics: float) -> None:
     Args:
         step: How many steps are done.
         total: How many there are.
+        samples: How many weight samples this rank evaluates in a step, for its samples a second.
         metrics: Numbers to show beside the bar, such as ``loss=0.3``.
     """
     global _last_report, _own_panel
@@ -41,20 +42,20 @@ def report(step: int, total: int, **metrics: float) -> None:
     _last_report = now
     numbers = {name: float(value) for name, value in metrics.items()}
     if _send is not None:
-        _send(step, total, numbers)
+        _send(step, total, samples, numbers)
         return
     if os.environ.get("RANK", "0") != "0":
         return
     if _own_panel is None or not _own_panel.continues(step, total):
         _own_panel = Panel(1)
-    _own_panel.update(0, step, total, numbers)
+    _own_panel.update(0, step, total, samples, numbers)
     if step < total:
         _own_panel.draw()
     else:
         _own_panel.finish("")
 
 
-def send_to(channel: Callable[[int, int, dict[str, float]], None]) -> None:
+def send_to(channel: Callable[[int, int, int, dict[str, float]], None]) -> None:
     """Hand the reports of this process to a function instead of drawing them."""
     global _send
     _send = channel
@@ -62,12 +63,26 @@ def send_to(channel: Callable[[int, int, dict[str, float]], None]) -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """What one rank said last: its step, of how many, its metrics, and seconds since the start."""
+    """What one rank said last.
+
+    Attributes:
+        step: How many steps were done.
+        total: How many there are.
+        metrics: Numbers by name, such as the loss.
+        seconds: Since the start of the run.
+        samples: Weight samples that the rank evaluates in a step, 0 if it does not say.
+    """
 
     step: int
     total: int
     metrics: Mapping[str, float]
     seconds: float
+    samples: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Weight samples a second since the start of the run."""
+        return self.samples * self.step / max(self.seconds, 1e-9)
 
     def text(self) -> str:
         """Write it in one line."""
@@ -77,11 +92,15 @@ class Report:
 
 
 class Panel:
-    """The bars of all ranks, drawn as one output of the cell, or as one line in a terminal."""
+    """The bars of all ranks, drawn as one output of the cell, or as one line in a terminal.
+
+    Attributes:
+        reports: What each rank said last.
+    """
 
     def __init__(self, ranks: int) -> None:
         self._ranks = ranks
-        self._reports: dict[int, Report] = {}
+        self.reports: dict[int, Report] = {}
         self._start = time.monotonic()
         self._cell = _cell()
         self._drawn_at = 0.0
@@ -89,9 +108,12 @@ class Panel:
         self._note = ""
         self._handle: Any = None
 
-    def update(self, rank: int, step: int, total: int, metrics: Mapping[str, float]) -> None:
+    def update(
+        self, rank: int, step: int, total: int, samples: int, metrics: Mapping[str, float]
+    ) -> None:
         """Take a rank's report; it is drawn later."""
-        self._reports[rank] = Report(step, total, metrics, time.monotonic() - self._start)
+        seconds = time.monotonic() - self._start
+        self.reports[rank] = Report(step, total, metrics, seconds, samples)
         self._fresh = True
 
     def draw(self, now_or_never: bool = False) -> None:
@@ -103,25 +125,25 @@ class Panel:
         if self._cell is not None:
             self._display()
         elif sys.stderr is not None and sys.stderr.isatty():
-            done = all(report.step >= report.total for report in self._reports.values())
+            done = all(report.step >= report.total for report in self.reports.values())
             line = "  |  ".join(self.lines())
             sys.stderr.write(f"\r\x1b[K{line}" + ("\n" if done else ""))
             sys.stderr.flush()
 
     def finish(self, note: str) -> None:
         """Draw the last state, with a word on how it ended."""
-        if self._reports:
+        if self.reports:
             self._note, self._fresh = note or "done", True
             self.draw(now_or_never=True)
 
     def continues(self, step: int, total: int) -> bool:
         """Whether a report belongs to the run that this panel shows."""
-        last = self._reports[0]
+        last = self.reports[0]
         return step > last.step and total == last.total and self._cell == _cell()
 
     def groups(self) -> list[tuple[str, Report]]:
         """Name and report of each bar: one for all ranks where they agree."""
-        reports = sorted(self._reports.items())
+        reports = sorted(self.reports.items())
         same = {(r.step, r.total, tuple(r.metrics.items())) for _, r in reports}
         if len(same) == 1 and len(reports) == self._ranks:
             name = "" if self._ranks == 1 else f"ranks 0–{self._ranks - 1}"

@@ -129,11 +129,12 @@ def fit(
     history = History()
     place = next(posterior.parameters()).device
     sent_before = comm.sent_bytes
+    own = len(comm.layout.tile(comm.rank, num_samples, batch_size).samples)
     for epoch in range(epochs):
         for rows in order(len(x), batch_size, seed, epoch):
             record = loop.step(x[rows].to(place), y[rows].to(place))
             history.steps.append(record)
-            progress.report(loop.done, total, loss=record.loss)
+            progress.report(loop.done, total, samples=own, loss=record.loss)
         recent = history.steps[-steps_per_epoch:]
         found = (
             {}

@@ -24,9 +24,15 @@ from typing import Any
 from ipywidgets import HTML, HBox, Layout, VBox, Widget
 from matplotlib.figure import Figure
 
-from spnb.teach.figures import FAST_DPI, image_tag, png
+from spnb.teach.figures import FAST_DPI, image_tag, is_drawing, png
 
 Draw = Callable[..., str]
+
+KEYS_ARE_OURS = (
+    "this.closest('.spnb-explorable')?.querySelectorAll('select, button, input, [tabindex]')"
+    ".forEach(one => one.setAttribute('data-lm-suppress-shortcuts', 'true'))"
+)
+"""Without it JupyterLab takes arrows and Enter for itself: they would choose another cell."""
 
 _PROSE = 'style="line-height:1.4; margin:0; max-width:50em"'
 
@@ -49,9 +55,11 @@ class Explorable:
             the latter where drawing takes more than about 150 ms.
         notice: ``(**state) -> sentence``, asked before each drawing: what to say meanwhile if it
             will take seconds, else None.
+        turns_dark: whether lightness may be turned over on a dark page, as for any drawing.
         **controls: ipywidgets with a ``value``, by name, in the order in which they are shown.
 
     Attributes:
+        name: as given.
         widget: the whole, an ipywidget.
         summary: the sentence under the figure.
         png: the figure as a PNG file.
@@ -69,9 +77,11 @@ class Explorable:
         height: float = 3.6,
         continuous_update: bool = True,
         notice: Callable[..., str | None] | None = None,
+        turns_dark: bool = True,
         **controls: Widget,
     ) -> None:
-        self.draw, self.controls, self.notice = draw, controls, notice
+        self.name, self.draw, self.controls, self.notice = name, draw, controls, notice
+        self._turns_dark = turns_dark
         # No layout engine: it would double the time of a drawing. Margins are those of `figures`,
         # and `draw` may call `figure.subplots_adjust`.
         self.figure = Figure(figsize=(width, height))
@@ -88,6 +98,7 @@ class Explorable:
             control.observe(self._on_change, names="value")
         row = HBox(list(controls.values()), layout=Layout(flex_flow="row wrap"))
         self.widget = _classed(VBox([row, self._picture, self._summary]), f"spnb-{name}")
+        _classed(self.widget, "spnb-explorable")
 
     @property
     def state(self) -> dict[str, Any]:
@@ -143,11 +154,14 @@ class Explorable:
         self.last_ms = 1000 * (perf_counter() - start)
         self.redraws += 1
         self._picture.value = self._image()
-        self._summary.value = f"<p {_PROSE}>{html.escape(self.summary)}</p>"
+        self._summary.value = f'<p aria-live="polite" {_PROSE}>{html.escape(self.summary)}</p>'
 
     def _image(self) -> str:
-        width, height = self.figure.get_size_inches()
-        return image_tag(self.png, self.summary, width, height, ms=f"{self.last_ms:.0f}")
+        size = self.figure.get_size_inches()
+        drawing = self._turns_dark and is_drawing(self.figure)
+        return image_tag(
+            self.png, self.summary, size, drawing, KEYS_ARE_OURS, ms=f"{self.last_ms:.0f}"
+        )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live widget where there is a kernel; otherwise the still image with its words."""

@@ -2,8 +2,9 @@
 
 Colours are those of Okabe and Ito (*Color Universal Design*, 2008), which all common kinds of
 colour vision tell apart; lines differ in their dashes and points in their shape as well. Figures
-bring their own white ground, so they read the same on a light and on a dark page. Importing this
-module sets matplotlib's defaults accordingly.
+bring their own white ground, so they read on any page. On a dark page of JupyterLab drawings turn
+dark: lightness is turned over, hues stay, so that what the text calls blue is blue. Photographs and
+maps stay as they are. Importing this module sets matplotlib's defaults accordingly.
 
 Figures are plain `matplotlib.figure.Figure` objects that pyplot does not know of: nothing is shown
 twice, and nothing has to be closed. `show` gives them their alt text.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import base64
 import html
 import sys
+from collections.abc import Iterable
 from io import BytesIO
 from typing import Any
 
@@ -21,6 +23,7 @@ import matplotlib
 from cycler import cycler
 from IPython.display import display
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 BLACK, GREY = "#000000", "#767676"
@@ -35,6 +38,12 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)))
 SCREEN_DPI = 96  # what browsers call an inch
 PNG_DPI = 144  # half as fine again, for sharp screens
 FAST_DPI = 120  # for figures that follow a slider
+
+DARK = (
+    "<style>[data-jp-theme-light='false'] img.spnb-drawing"
+    "{filter:invert(0.93) hue-rotate(180deg)}</style>"
+)
+"""What turns a drawing dark where JupyterLab is; other pages leave it as it is."""
 
 matplotlib.rcParams.update(
     {
@@ -149,20 +158,40 @@ def png(figure: Figure, dpi: int = PNG_DPI) -> bytes:
     return file.getvalue()
 
 
-def image_tag(picture: bytes, alt: str, width: float, height: float, **data: object) -> str:
+def is_drawing(figure: Figure) -> bool:
+    """Whether a figure consists of lines and areas alone: no photograph, no map of colours."""
+    return not any(
+        axes.images or any(isinstance(c, QuadMesh) for c in axes.collections)
+        for axes in figure.axes
+    )
+
+
+def image_tag(
+    picture: bytes,
+    alt: str,
+    size: Iterable[float],
+    drawing: bool,
+    onload: str = "",
+    **data: object,
+) -> str:
     """An ``<img>`` element that holds a PNG.
 
     Args:
         picture: the PNG file.
         alt: what the figure shows, for those who cannot see it.
-        width: in inches.
-        height: in inches.
+        size: width and height, in inches.
+        drawing: whether it turns dark on a dark page.
+        onload: JavaScript to run when it is on the page.
         **data: further ``data-...`` attributes.
     """
+    width, height = size
+    kind = "spnb-drawing" if drawing else "spnb-picture"
     extra = "".join(f' data-{name}="{html.escape(str(value))}"' for name, value in data.items())
+    if onload:
+        extra += f' onload="{html.escape(onload)}"'
     # Decoded in step with the page, so that a figure that is replaced does not flicker.
     return (
-        f'<img alt="{html.escape(alt)}" width="{width * SCREEN_DPI:.0f}" '
+        f'{DARK}<img class="{kind}" alt="{html.escape(alt)}" width="{width * SCREEN_DPI:.0f}" '
         f'height="{height * SCREEN_DPI:.0f}" decoding="sync"{extra} '
         'style="max-width:100%; height:auto; background:white; border-radius:4px" '
         f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
@@ -186,10 +215,10 @@ class Picture:
             raise ValueError("alt is empty: say in a sentence what the figure shows.")
         self.alt = " ".join(alt.split())
         self.png = png(figure)
-        self._size = figure.get_size_inches()
+        self._tag = image_tag(self.png, self.alt, figure.get_size_inches(), is_drawing(figure))
 
     def _repr_html_(self) -> str:
-        return image_tag(self.png, self.alt, *self._size)
+        return self._tag
 
     def __repr__(self) -> str:
         return self.alt

@@ -73,7 +73,7 @@ def train_plain(
             optimizer.step()
             rate.step()
             step += 1
-            progress.report(step, total, loss=loss.item())
+            progress.report(step, total, samples=1, loss=loss.item())
     return net.eval()
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import os
+from collections.abc import Callable
+
 import pytest
 
 import spnb
 from spnb.parallel.pool.process import RankStatus
 from spnb.teach.explore.panel import worker_panel
+from tests.run.problems import problem
 
 
 class StandIn:
@@ -27,6 +32,9 @@ class StandIn:
 
     def run(self, function: object) -> list[int]:
         return [0] * len(self.states)
+
+    def watch(self, look: Callable[[], None]) -> None:
+        """Nobody runs anything here."""
 
 
 def test_the_table_is_there_at_once_and_without_widgets() -> None:
@@ -87,3 +95,31 @@ def test_real_workers_are_replaced() -> None:
         pool.close()
         panel._refresh.click()
         assert "1 ended" in panel.summary
+
+
+def test_a_real_pool_is_followed_through_a_training_run() -> None:
+    posterior, data = problem(60)
+    with spnb.WorkerPool(2) as pool:
+        panel = worker_panel(pool)
+        seen: list[str] = []
+        panel._table.observe(lambda change: seen.append(change["new"]), names="value")
+        layout = spnb.Layout(sample=2)
+        fitted = pool.run(
+            spnb.fit, posterior, data, layout=layout, num_samples=8, epochs=600, batch_size=20
+        )[0]
+        steps = len(fitted.history.steps)
+        assert any(">running<" in table and "samples/s" in table for table in seen), "meanwhile"
+        assert f">{steps}/{steps}<" in panel._table.value and ">idle<" in panel._table.value
+        loss = f"{fitted.history.steps[-1].loss:.4g}"
+        assert f"step {steps} of {steps}" in panel.summary and f"loss {loss}." in panel.summary
+        reports = [rank.report for rank in pool.status()]
+        assert all(r is not None and r.samples == 4 and r.rate > 0 for r in reports)
+        pids = [rank.pid for rank in pool.status()]
+        panel._stop.click()
+        assert pool.closed and not any(os.path.exists(f"/proc/{pid}") for pid in pids)
+        assert "2 ended" in panel.summary
+        panel._restart.click()
+        assert not pool.closed and "2 idle" in panel.summary
+        del panel
+        gc.collect()
+        assert pool.run(os.getpid) == [rank.pid for rank in pool.status()], "nobody looks on"

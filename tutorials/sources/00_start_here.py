@@ -106,7 +106,8 @@ worker_panel(pool)
 
 # %% [markdown]
 # Press **Refresh** when the cell is done, and you see the workers change from *starting* to
-# *idle*. **Restart** throws both away and starts two new ones, in case you ever get lost.
+# *idle*. **Stop** ends both, **Restart** starts two new ones, in case you ever get lost. While a
+# cell computes, the table follows by itself: look back at it when we train.
 #
 # ## What is a rank?
 #

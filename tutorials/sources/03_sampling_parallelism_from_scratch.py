@@ -58,7 +58,7 @@ digits = datasets.digits()
 print(digits)
 print(digits.sentence)
 x, y = digits.train_x.double(), digits.train_y
-pool = spnb.WorkerPool(2)  # the two workers start while you read on
+pool = spnb.WorkerPool(2, idle_timeout=300)  # the two workers start while you read on
 
 # %% [markdown]
 # The net has one hidden layer. All its weights stand in *one* vector `w`, so that drawing a sample
@@ -552,11 +552,10 @@ for samples in (8, 3, 1):
 # So why share samples at all? Because the interesting question is usually not "the same S faster"
 # but "*more* samples in the same time": S grows with the ranks, the traffic stays, each rank can
 # see its own augmentation of the batch. Notebook 04 measures both questions properly.
-
-# %%
-pool.close()
-
-# %% [markdown]
+#
+# (We do not close the pool. Its workers end by themselves after five idle minutes, and the next
+# call starts new ones. So you can go back to the lamp.)
+#
 # ## You can now
 #
 # - write one training step of a Bayesian net as a sum over samples, and cut that sum into ranks

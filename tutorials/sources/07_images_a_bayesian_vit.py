@@ -485,7 +485,7 @@ def sixteen(pictures):
     return spnb.predict(posterior, scaling.apply(pictures), num_samples=16, seed=SEED).softmax(-1)
 
 
-image_explorer(data.test_x[:200], test_y[:200], data.names, sixteen).widget
+image_explorer(data.test_x[:200], test_y[:200], data.names, sixteen)
 
 # %%
 pool.close()

@@ -430,7 +430,7 @@ print("least known:", ", ".join(f"{days[i]:%a %d %b}" for i in order))
 # *epistemic*. Take S down to 1: which part is gone? Where does the operator's line leave the fan?
 
 # %%
-fan_chart(data, forecasts, day=datetime(2024, 5, 1, tzinfo=UTC)).widget
+fan_chart(data, forecasts, day=datetime(2024, 5, 1, tzinfo=UTC))
 
 # %% [markdown]
 # ### Exercise 4 · difficulty 3/5 · 8 minutes

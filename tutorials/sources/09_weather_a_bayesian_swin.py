@@ -351,7 +351,7 @@ for name in ("damped ridge", "persistence", "climatology"):
     spreads[name] = noise(dressed[name]).stddev[0, 0]
 explorer = weather_map(data, means, spreads, of_samples)
 explorer.set(day=number)
-explorer.widget
+explorer
 
 # %% [markdown]
 # ## Two hundred million weights
@@ -469,7 +469,7 @@ with spnb.WorkerPool(1, device="cpu") as fresh:
 # - Take *one by one* and raise B to 256. Which layout helps now?
 
 # %%
-memory_budget(footprints, ranks=8, samples=16, rows=B).widget
+memory_budget(footprints, ranks=8, samples=16, rows=B)
 
 # %% [markdown]
 # **Explain.** This is the paper's claim, seen from two sides. If all samples are held at once, a

@@ -22,14 +22,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from spnb.parallel.pool.channel import Payload
 from spnb.parallel.pool.failure import Failure, WorkerDied, obituary, rebuild
 from spnb.parallel.pool.output import RankOutput
 from spnb.parallel.pool.process import WorkerProcess
-from spnb.parallel.progress import Panel
+from spnb.parallel.progress import Panel, Report
 
 WAKE_AFTER = 1.0
 STORE_AFTER = 0.3
@@ -54,6 +54,7 @@ class Call:
         processes: list[WorkerProcess],
         outputs: list[RankOutput],
         silence: float | None,
+        look: Callable[[dict[int, Report]], None],
     ) -> None:
         self.results: dict[int, Payload] = {}
         self.intact = True
@@ -62,6 +63,7 @@ class Call:
         self._outputs = outputs
         self._pids = [process.pid for process in processes]
         self._silence = silence
+        self._look = look
         self._panel = Panel(len(processes))
         self._waiting = set(range(len(processes)))
         self._failures: dict[int, tuple[float, Failure]] = {}
@@ -114,6 +116,7 @@ class Call:
             self._follow_plan()
             self._look_for_silence()
             self._panel.draw()
+            self._look(self._panel.reports)
         for output, process in zip(self._outputs, self._processes, strict=True):
             output.finish(process.output)
         self._panel.finish("stopped" if self._plan else "")

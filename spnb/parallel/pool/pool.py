@@ -31,6 +31,7 @@ from spnb.parallel.pool.output import RankOutput
 from spnb.parallel.pool.pickling import dumps, loads_all
 from spnb.parallel.pool.process import RankStatus, WorkerProcess, close_all
 from spnb.parallel.pool.rendezvous import host_store
+from spnb.parallel.pool.watch import Watchers
 
 
 class WorkerPool:
@@ -94,6 +95,7 @@ class WorkerPool:
         self._number = 0
         self._call: Call | None = None
         self._outputs: list[RankOutput] = []
+        self._watchers = Watchers()
         self._busy = threading.Lock()
         self._timer: threading.Timer | None = None
         # Also at the end of the program; it must not hold on to the pool itself.
@@ -140,6 +142,7 @@ class WorkerPool:
         finally:
             self._call = None
             self._busy.release()
+            self._watchers.call()
             self._let_go_when_idle()
         if error is not None:
             raise error
@@ -163,18 +166,13 @@ class WorkerPool:
             process = self._processes[rank] if rank < len(self._processes) else None
             if process and not self._busy.locked():
                 process.refresh()
-            alive = process is not None and process.state != "ended"
-            ranks.append(
-                RankStatus(
-                    rank=rank,
-                    device=f"cuda:{rank}" if self._device == "cuda" else "cpu",
-                    pid=process.pid if process and alive else None,
-                    memory=process.memory() if process and alive else 0,
-                    threads=self._threads,
-                    state=process.state if process else "ended",
-                )
-            )
+            report = self._watchers.reports.get(rank)
+            ranks.append(RankStatus.of(rank, process, self._device, self._threads, report))
         return ranks
+
+    def watch(self, look: Callable[[], Any]) -> None:
+        """Have a method called while a function runs, and at its end; it may call `status`."""
+        self._watchers.add(look)
 
     def restart(self) -> None:
         """Start all workers anew, for example after a module on disk has changed."""
@@ -234,7 +232,8 @@ class WorkerPool:
             self._outputs = [
                 RankOutput(rank, all_shown or rank == 0, all_shown) for rank in range(self._size)
             ]
-            call = Call(self._number, self._processes, self._outputs, self._silence)
+            seen = self._watchers.see
+            call = Call(self._number, self._processes, self._outputs, self._silence, seen)
             self._call = call
             with contextlib.closing(call):
                 with interrupts_to(call):

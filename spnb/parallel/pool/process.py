@@ -25,6 +25,7 @@ import torch.multiprocessing
 from spnb.parallel.pool import worker
 from spnb.parallel.pool.channel import Channel
 from spnb.parallel.pool.place import Place
+from spnb.parallel.progress import Report
 
 State = Literal["starting", "idle", "running", "ended"]
 
@@ -43,6 +44,7 @@ class RankStatus:
         memory: Its resident memory in bytes, without what is shared with others.
         threads: How many threads torch uses in it.
         state: starting, idle, running or ended (then it is started again by the next run).
+        report: What it last told of its progress, in this run or the last; None if nothing.
     """
 
     rank: int
@@ -51,6 +53,28 @@ class RankStatus:
     memory: int
     threads: int
     state: State
+    report: Report | None = None
+
+    @classmethod
+    def of(
+        cls,
+        rank: int,
+        process: WorkerProcess | None,
+        device: str,
+        threads: int,
+        report: Report | None,
+    ) -> RankStatus:
+        """The status of a rank with its process, None if it has none yet."""
+        alive = process is not None and process.state != "ended"
+        return cls(
+            rank=rank,
+            device=f"cuda:{rank}" if device == "cuda" else "cpu",
+            pid=process.pid if process and alive else None,
+            memory=process.memory() if process and alive else 0,
+            threads=threads,
+            state=process.state if process else "ended",
+            report=report,
+        )
 
 
 class WorkerProcess:

@@ -227,7 +227,7 @@ def bias_explorer(
         return said if chosen == groups else f"{samples} samples make {samples} groups. {said}"
 
     style = {"description_width": "90px"}
-    wide = {"style": style | {"button_width": "150px"}, "layout": Layout(width="100%")}
+    wide = {"style": style | {"button_width": "185px"}, "layout": Layout(width="100%")}
     factors = [(f"× {spread:g}", spread) for spread in SPREADS]
     return Explorable(
         "bias",

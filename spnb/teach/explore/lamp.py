@@ -74,7 +74,9 @@ def equivalence_lamp(
             f"{reading.serial.abs().max():.1e}. The lamp is {verdict}."
         )
 
-    return Explorable("lamp", draw, height=3.5, continuous_update=False, **sliders, **switches)
+    return Explorable(
+        "lamp", draw, height=3.5, continuous_update=False, turns_dark=False, **sliders, **switches
+    )
 
 
 def _draw_lamp(axes: Axes, reading: Reading) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ipywidgets import Dropdown, SelectionSlider, ToggleButtons
+from ipywidgets import Layout as Box
 from matplotlib.figure import Figure
 
 from spnb.maths.objectives import ELBO, PredictiveNLL
@@ -88,7 +89,8 @@ def memory_budget(
         axes.set(xlabel="GB a GPU, predicted", ylabel="layout, samples × data")
         axes.set_xlim(0, 1.12 * longest)
         axes.grid(axis="y", visible=False)
-        figure.legend(ncols=3, loc="upper center", fontsize=9)
+        figure.legend(ncols=6, loc="upper center", fontsize=9, columnspacing=1.2)
+        figure.subplots_adjust(left=0.12, top=0.86)
         return describe(network, samples, rows, way, found)
 
     style = {"description_width": "70px"}
@@ -102,7 +104,9 @@ def memory_budget(
         ),
         samples=SelectionSlider(options=SIZES, value=samples, description="samples S", style=style),
         rows=SelectionSlider(options=BATCHES, value=rows, description="rows B", style=style),
-        way=ToggleButtons(options=WAYS, description="samples are evaluated", style=style),
+        way=ToggleButtons(
+            options=WAYS, description="evaluated", style=style, layout=Box(width="100%")
+        ),
     )
 
 

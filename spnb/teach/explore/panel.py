@@ -1,8 +1,9 @@
 """The worker panel: which processes stand behind the notebook, and how they are.
 
-A table of rank, device, process, memory and state, with two buttons that serve between cells:
-*refresh* looks again, *restart* ends all processes and starts new ones. While a cell runs, the
-notebook handles no clicks: what stops a run is the stop button of the notebook's own toolbar.
+A table of rank, device, process, memory and state, and of training: steps, weight samples a second
+and the loss. While a cell runs, the table follows it by itself; the notebook handles no clicks
+then, and what stops a run is the stop button of its own toolbar. Between cells three buttons serve:
+*refresh* looks again, *stop* ends all processes, *restart* starts new ones.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ from typing import Any
 from ipywidgets import HTML, Button, HBox, VBox
 
 from spnb.parallel.pool import WorkerPool
+from spnb.parallel.pool.process import RankStatus
 from spnb.parallel.pool.view import table
 
 HINT = "Buttons act between cells. While a cell runs, ■ in the toolbar stops all ranks."
 
 
 class WorkerPanel:
-    """A pool's ranks as a table with two buttons.
+    """A pool's ranks as a table with three buttons.
 
     For tests in a browser the widgets have CSS classes: ``spnb-panel`` for the whole,
-    ``spnb-panel-refresh``, ``spnb-panel-restart``, ``spnb-panel-table`` and ``spnb-panel-summary``.
+    ``spnb-panel-refresh``, ``spnb-panel-stop``, ``spnb-panel-restart``, ``spnb-panel-table`` and
+    ``spnb-panel-summary``.
 
     Args:
         pool: the pool to look at; it may be closed.
@@ -39,21 +42,25 @@ class WorkerPanel:
         self.summary = ""
         self.error: str | None = None
         self._refresh = Button(description="Refresh", tooltip="Look at all ranks again")
+        self._stop = Button(description="Stop", tooltip="End all processes")
         self._restart = Button(description="Restart", tooltip="End all processes, start new ones")
         self._table, self._words = HTML(), HTML()
         for name, widget in (
             ("refresh", self._refresh),
+            ("stop", self._stop),
             ("restart", self._restart),
             ("table", self._table),
             ("summary", self._words),
         ):
             widget.add_class(f"spnb-panel-{name}")
         self._refresh.on_click(self.refresh)
+        self._stop.on_click(self.stop)
         self._restart.on_click(self.restart)
-        buttons = HBox([self._refresh, self._restart])
+        buttons = HBox([self._refresh, self._stop, self._restart])
         self.widget = VBox([self._table, buttons, self._words])
         self.widget.add_class("spnb-panel")
         self.refresh()
+        pool.watch(self.refresh)
 
     def refresh(self, _: Any = None) -> None:
         """Look at all ranks again."""
@@ -64,15 +71,39 @@ class WorkerPanel:
         found = ", ".join(f"{states.count(s)} {s}" for s in dict.fromkeys(states))
         self.summary = (
             f"{len(ranks)} ranks: {found}. Their processes hold {memory:.0f} MB of memory."
+            + self._progress(ranks)
         )
         self.error = None
         self._table.value = table("Worker panel", ranks)
         self._say(f"{self.summary} {HINT}")
 
-    def restart(self, _: Any = None) -> None:
-        """End all processes, start new ones, and wait until they answer."""
+    @staticmethod
+    def _progress(ranks: list[RankStatus]) -> str:
+        """A sentence on the last training, if there was one."""
+        reports = [rank.report for rank in ranks if rank.report is not None]
+        if not reports:
+            return ""
+        rate, last = sum(report.rate for report in reports), min(reports, key=lambda r: r.step)
+        speed = f", {rate:,.0f} weight samples a second on all ranks" if rate else ""
+        loss = f", loss {last.metrics['loss']:.4g}" if "loss" in last.metrics else ""
+        return f" Training: step {last.step} of {last.total}{speed}{loss}."
+
+    def stop(self, _: Any = None) -> None:
+        """End all processes; they take no memory then, until they are restarted."""
+        if self._idle():
+            self.pool.close()
+            self.refresh()
+
+    def _idle(self) -> bool:
+        """Whether no run is in progress; says so otherwise."""
         if any(rank.state == "running" for rank in self.pool.status()):
             self._fail("A run is in progress: stop it first (■ in the toolbar).")
+            return False
+        return True
+
+    def restart(self, _: Any = None) -> None:
+        """End all processes, start new ones, and wait until they answer."""
+        if not self._idle():
             return
         self._refresh.disabled = self._restart.disabled = True
         self._say("Starting new processes, a few seconds ...")

@@ -160,7 +160,7 @@ def layout_planner(
             options=sorted({*ROWS, rows}), value=rows, description="rows B", style=style
         ),
         limit=SelectionSlider(
-            options=[("the machine's", MACHINES), *_limits(plans)],
+            options=[("its own", MACHINES), *_limits(plans)],
             value=MACHINES,
             description="memory limit",
             style=style,

@@ -127,7 +127,7 @@ def race_board(
             options=list(samples), value=num_samples, description="samples S"
         ),
         "way": ToggleButtons(
-            options=list(ways), style={"button_width": "110px"}, layout=Box(width="100%")
+            options=list(ways), style={"button_width": "130px"}, layout=Box(width="100%")
         ),
         "prediction": FloatSlider(
             float(pool.size), min=0.0, max=most, step=0.05, description="I predict"

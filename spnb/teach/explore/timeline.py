@@ -200,7 +200,7 @@ def timeline_explorer(
             return None
         return "Measuring this step on the live ranks ..."
 
-    style = {"button_width": "110px"}
+    style = {"button_width": "130px"}
     return Explorable(
         "timeline",
         draw,

@@ -111,7 +111,7 @@ def weather_map(data: Weather, means: Mapping[str, Tensor], spreads: Mapping[str
             text += f" The samples differ by {between:.2f} K."
         return text
 
-    style = {"description_width": "70px"}
+    style = {"description_width": "100px"}
     return Explorable(
         "weather",
         draw,
