@@ -102,7 +102,7 @@ def test_exercise_3(answer: Callable[..., object], words: str) -> None:
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    costs = Costs(10**8, 0, 4, 10, 100, 0.0, 1e8, 0.0, 1e8, 1e-3, 1e-3, False, "counted")
+    costs = Costs(10**8, 0, 4, 10, 100, 0.0, 1e8, 0.0, 1e8, 1.0, 1e-3, 1e-3, False, "counted")
     return Plan((), costs, spnb.machines.H100)
 
 

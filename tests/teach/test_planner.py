@@ -34,8 +34,8 @@ HOST = Machine(
     Link(1e-4, 1e9),
     ranks_per_host=2,
 )
-SMALL = Costs(50_000, 0, 4, 10, 100, 0.0, 1e5, 0.0, 1e5, 1e-3, 1e-4, False, "measured")
-LARGE = Costs(10**8, 0, 4, 1000, 100, 0.0, 2e8, 0.0, 2e8, 5e-3, 1e-3, False, "counted")
+SMALL = Costs(50_000, 0, 4, 10, 100, 0.0, 1e5, 0.0, 1e5, 1.0, 1e-3, 1e-4, False, "measured")
+LARGE = Costs(10**8, 0, 4, 1000, 100, 0.0, 2e8, 0.0, 2e8, 1.0, 5e-3, 1e-3, False, "counted")
 PLANS = {"here": Plan((), SMALL, HOST), "H100": Plan((), LARGE, spnb.machines.H100)}
 
 
