@@ -18,7 +18,7 @@ FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | 
 STAMP := $(VENV)/spnb-$(FINGERPRINT).stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks bench bench-quick peers lint lock clean setup
+.PHONY: help tour test lab notebooks gallery bench bench-quick peers lint lock clean setup
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -37,6 +37,10 @@ lab: $(STAMP)  ## JupyterLab on the first notebook
 
 notebooks: $(STAMP)  ## write the notebooks anew from tutorials/sources
 	$(BIN)/python tutorials/build.py
+
+gallery: $(STAMP)  ## pictures of all explorables, by a browser (chromium), into docs/gallery
+	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m tests.browser.gallery
 
 # The libraries of the comparison lie beside the environment, not in it.
 PEERS := build/peers

@@ -38,3 +38,16 @@ def test_the_commands_of_the_readme_exist() -> None:
 def test_the_links_of_the_readme_lead_somewhere() -> None:
     for link in re.findall(r"\]\((?!https?://)([^)]+)\)", README):
         assert (ROOT / link).exists(), link
+
+
+def test_the_gallery_shows_every_explorable() -> None:
+    sources = (ROOT / "spnb" / "teach" / "explore").glob("*.py")
+    made = re.compile(r"Explorable\(\s*\"(\w+)\"")
+    names = {name for source in sources for name in made.findall(source.read_text())}
+    pictures = re.findall(
+        r"!\[([^\]]+)\]\((gallery/[^)]+)\)", (ROOT / "docs/gallery.md").read_text()
+    )
+    assert {path.split("-")[1].removesuffix(".png") for _, path in pictures} == names
+    for words, path in pictures:
+        assert len(words) > 40, path
+        assert (ROOT / "docs" / path).stat().st_size < 100_000, path

@@ -16,7 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "out" / "browser"
 DOCS = ROOT / "docs"
-COLOURS = 96
+COLOURS = 160
 WIDEST = 820
 
 #: notebook, name -> title, and what one does with it
@@ -24,6 +24,10 @@ SHOWN = {
     ("00", "digits"): (
         "Digit explorer",
         "Turn a digit, and watch the draws of the network part",
+    ),
+    ("00", "failures"): (
+        "Failure lab",
+        "Let a rank fail, and see how the notebook notices",
     ),
     ("01", "posterior"): (
         "Posterior explorer",
@@ -56,7 +60,7 @@ def main() -> int:
         0, or 1 where a picture is missing.
     """
     wanted = {f"{notebook}-{name}" for notebook, name in SHOWN}
-    found = {path.name.removesuffix("-light.png") for path in SHOTS.glob("*-light.png")}
+    found = {path.stem for path in SHOTS.glob("*.txt")}
     if wanted != found:
         print(
             f"{SHOTS} lacks {sorted(wanted - found)}, and has {sorted(found - wanted)} that is not "

@@ -140,3 +140,35 @@ def test_after_a_restart_all_is_as_before(lab: Lab, page: Page, name: str) -> No
     assert all(press(notebook.control(each, controls(notebook, each)[0])) for each in again)
     assert all(notebook.settled(each).redraws > seen.redraws for each, seen in again.items())
     assert not notebook.errors
+
+
+def test_workers_fail_and_come_back_at_the_press_of_a_button(lab: Lab, page: Page) -> None:
+    """The worker panel and the failure lab of notebook 00, whose last cell closes the pool."""
+    notebook = Notebook(page, lab.address("00_start_here.ipynb"))
+    notebook.run_all()
+    notebook.theme("Light")
+    words = page.locator(".spnb-panel-summary")
+    page.locator(".spnb-panel-restart").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelector('.spnb-panel-summary').innerText"
+                           ".includes('2 idle')")  # fmt: skip
+    before = notebook.ask("[rank.pid for rank in pool.status()]")
+    killed = notebook.control("failures", "failure").locator("button", has_text="is killed")
+    killed.focus()
+    killed.press("Enter")
+    notebook.settled("failures")
+    press(notebook.control("failures", "let_it_fail"))
+    seen = notebook.settled("failures")
+    assert "WorkerDied: “rank 1 was killed" in seen.summary and "1 new, 1 the same" in seen.summary
+    after = notebook.ask("[rank.pid for rank in pool.status()]")
+    assert after[0] == before[0] and after[1] != before[1]
+    keep_the_words(notebook, "failures", notebook.shoot("failures", "00-failures-light"))
+    notebook.shoot("panel", "00-panel-light")
+    page.locator(".spnb-panel-refresh").click()
+    page.wait_for_function(
+        f"() => document.querySelector('.spnb-panel-table').innerText.includes('{after[1]}')"
+    )
+    page.locator(".spnb-panel-stop").click()
+    page.wait_for_function("() => document.querySelector('.spnb-panel-summary').innerText"
+                           ".includes('2 ended')")  # fmt: skip
+    assert "2 ended" in words.inner_text() and not notebook.errors

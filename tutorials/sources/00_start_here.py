@@ -33,6 +33,7 @@ import spnb
 from spnb.teach import datasets, figures, scale
 from spnb.teach.checks import nb00 as check
 from spnb.teach.explore.digits import digit_explorer, rotate
+from spnb.teach.explore.failure_lab import failure_lab
 from spnb.teach.explore.panel import worker_panel
 from spnb.teach.explore.tiles import draw_tiles
 from spnb.teach.passport import passport, provenance
@@ -295,6 +296,19 @@ def wait_together(seconds):
 
 
 print("seconds waited on each rank:", pool.run(wait_together, SECONDS))
+
+# %% [markdown]
+# ## The failure lab
+#
+# Now let ranks fail as you like. Nothing here is played: the ranks really work, and one of them
+# really ends. (If the pool has been closed, press *Restart* in the worker panel first.)
+#
+# **Predict – move – explain.** A rank *raises* an exception: which processes are new afterwards? A
+# rank *is killed*: which are new then, and how long does the next run take to answer? Last, *you
+# press ■*. Why is no process new?
+
+# %%
+failure_lab(pool)
 
 # %% [markdown]
 # ### Exercise 3 · difficulty 2/5 · 5 minutes

@@ -17,7 +17,9 @@ from ipywidgets import HTML, Button, HBox, VBox
 from spnb.parallel.pool import WorkerPool
 from spnb.parallel.pool.process import RankStatus
 from spnb.parallel.pool.view import table
+from spnb.teach.explorable import KEYS_ARE_OURS
 
+KEYS = f'<style onload="{KEYS_ARE_OURS}"></style>'
 HINT = "Buttons act between cells. While a cell runs, ■ in the toolbar stops all ranks."
 
 
@@ -58,7 +60,8 @@ class WorkerPanel:
         self._restart.on_click(self.restart)
         buttons = HBox([self._refresh, self._stop, self._restart])
         self.widget = VBox([self._table, buttons, self._words])
-        self.widget.add_class("spnb-panel")
+        for name in ("spnb-panel", "spnb-explorable"):
+            self.widget.add_class(name)
         self.refresh()
         pool.watch(self.refresh)
 
@@ -74,7 +77,7 @@ class WorkerPanel:
             + self._progress(ranks)
         )
         self.error = None
-        self._table.value = table("Worker panel", ranks)
+        self._table.value = KEYS + table("Worker panel", ranks)
         self._say(f"{self.summary} {HINT}")
 
     @staticmethod
