@@ -17,7 +17,8 @@ is touched, and as a still image where no widgets are: in a rendered notebook, o
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
 
@@ -62,7 +63,6 @@ class Explorable:
         name: as given.
         widget: the whole, an ipywidget.
         summary: the sentence under the figure.
-        png: the figure as a PNG file.
         last_ms: how long the last drawing took, in milliseconds.
         redraws: how many drawings there were.
         error: the last error in one sentence, None if the last drawing went well.
@@ -87,7 +87,8 @@ class Explorable:
         self.figure = Figure(figsize=(width, height))
         self.error: str | None = None
         self.last_ms, self.redraws = 0.0, 0
-        self._picture = _classed(HTML(), f"spnb-{name}-picture")
+        self._png = b""
+        self._picture = _classed(self._screen(), f"spnb-{name}-picture")
         self._summary = _classed(HTML(), f"spnb-{name}-summary")
         for key, control in controls.items():
             _classed(control, f"spnb-{name}-{key}")
@@ -118,19 +119,33 @@ class Explorable:
             if name not in self.controls:
                 raise KeyError(f"'{name}' is none of the controls {', '.join(self.controls)}.")
         before = self.state
-        for control in self.controls.values():
-            control.unobserve(self._on_change, names="value")
-        try:
+        with self.quiet():
             for name, value in values.items():
                 self.controls[name].value = value
-        finally:
-            for control in self.controls.values():
-                control.observe(self._on_change, names="value")
         if self.state != before:
             self._on_change()
 
-    def _on_change(self, change: Any = None) -> None:
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Within it controls may be moved, and nothing is drawn."""
+        for control in self.controls.values():
+            control.unobserve(self._on_change, names="value")
         try:
+            yield
+        finally:
+            for control in self.controls.values():
+                control.observe(self._on_change, names="value")
+
+    def act(self, do: Callable[[], None]) -> None:
+        """Change what is drawn in another way than by a control, and draw."""
+        self._try(do)
+
+    def _on_change(self, change: Any = None) -> None:
+        self._try(lambda: None)
+
+    def _try(self, do: Callable[[], None]) -> None:
+        try:
+            do()
             said = self.notice(**self.state) if self.notice else None
             if said:
                 self._summary.value = f'<p role="status" {_PROSE}>{html.escape(said)}</p>'
@@ -149,12 +164,30 @@ class Explorable:
         start = perf_counter()
         self.figure.clear()
         summary = " ".join(str(self.draw(self.figure, **self.state)).split())
-        picture = png(self.figure, FAST_DPI)
-        self.summary, self.png, self.error = summary, picture, None
+        picture = self._render()
+        self.summary, self._png, self.error = summary, picture, None
         self.last_ms = 1000 * (perf_counter() - start)
         self.redraws += 1
+        self._put()
+        self._summary.value = self._words()
+
+    def _screen(self) -> Widget:
+        """The widget that shows the figure."""
+        return HTML()
+
+    def _render(self) -> bytes:
+        return png(self.figure, FAST_DPI)
+
+    def _put(self) -> None:
         self._picture.value = self._image()
-        self._summary.value = f'<p aria-live="polite" {_PROSE}>{html.escape(self.summary)}</p>'
+
+    def _words(self) -> str:
+        return f'<p aria-live="polite" {_PROSE}>{html.escape(self.summary)}</p>'
+
+    @property
+    def png(self) -> bytes:
+        """The figure as a PNG file."""
+        return self._png
 
     def _image(self) -> str:
         size = self.figure.get_size_inches()

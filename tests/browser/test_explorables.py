@@ -7,6 +7,7 @@ the alt text. Pictures of all explorables, on a light, a dark and a narrow page,
 
 from __future__ import annotations
 
+import json
 import statistics
 from pathlib import Path
 
@@ -19,9 +20,20 @@ from .driver import Notebook, drag, press
 pytestmark = [pytest.mark.kernel, pytest.mark.slow]
 
 NOTEBOOKS = sorted(path.name for path in (TUTORIALS / "solutions").glob("*.ipynb"))
-FAST = {"posterior": "samples", "budget": "samples", "fan": "day", "tiles": "samples"}
+FAST = {
+    "posterior": "samples",
+    "budget": "samples",
+    "fan": "day",
+    "tiles": "samples",
+    "playground": "x",
+}
 """Explorables whose drawing has to follow the hand, and the control that is dragged."""
 MOST_MS = 150
+EMPTY = """str(1000 * min(__import__('timeit').repeat(
+    lambda: __import__('spnb').teach.figures.png(
+        __import__('spnb').teach.figures.new(8, 4)[0], 120), number=1, repeat=5)))"""
+EMPTY_MS = 60
+"""What it gives on two cores of a shared x86-64 machine that is not busy."""
 QUIET = 400
 NARROW = 620
 PRESSES = 9
@@ -50,6 +62,8 @@ def test_explorables(notebook: Notebook, request: pytest.FixtureRequest) -> None
         keep_the_words(notebook, name, notebook.shoot(name, f"{number}-{name}-light"))
         follows_the_keyboard(notebook, name)
         follows_the_pointer(notebook, name)
+        if name == "playground":
+            takes_points(notebook)
         if name in FAST:
             follows_the_hand(notebook, name, FAST[name])
     page = notebook.page
@@ -91,18 +105,51 @@ def follows_the_pointer(notebook: Notebook, name: str) -> None:
             assert after.state[control] != before.state[control], f"{name}: {control}"
 
 
+def takes_points(notebook: Notebook) -> None:
+    """A press into the gap adds a point there, and a drag takes it along."""
+    page, points = notebook.page, "__import__('json').dumps(PLAYGROUND.points)"
+    found = "next(e for e in __import__('gc').get_objects() if type(e).__name__ == 'Playground')"
+    canvas = page.locator(".spnb-playground-picture canvas").last
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    assert box
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        """Pixels of a place in the axes, whose margins `Playground` sets."""
+        across, up = 0.07 + 0.915 * (x + 3) / 6, 0.13 + 0.73 * (y + 3) / 6
+        return box["x"] + across * box["width"], box["y"] + (1 - up) * box["height"]
+
+    before = json.loads(notebook.ask(points.replace("PLAYGROUND", found)))
+    picture = canvas.evaluate("one => one.parentElement.querySelector('canvas').toDataURL()")
+    page.mouse.move(*place(0.0, 1.0))
+    page.mouse.down()
+    page.mouse.move(*place(0.2, 0.0), steps=4)
+    page.mouse.move(*place(0.5, -1.0), steps=4)
+    page.mouse.up()
+    notebook.settled("playground")
+    *others, new = json.loads(notebook.ask(points.replace("PLAYGROUND", found)))
+    assert others == before and new == pytest.approx([0.5, -1.0], abs=0.11)
+    page.wait_for_timeout(QUIET)
+    assert picture != canvas.evaluate(
+        "one => one.parentElement.querySelector('canvas').toDataURL()"
+    )
+
+
 def follows_the_hand(notebook: Notebook, name: str, control: str) -> None:
     """The median drawing while a slider moves step by step is fast enough.
 
-    Another program may take the machine for a while, so the best of three tries counts.
+    Another program may take the machine for a while: the limit is that of a machine on which an
+    empty figure takes `EMPTY_MS`, and the best of three tries counts.
     """
-    medians = []
+    tries = []
     for _ in range(3):
-        medians.append(statistics.median(drawings(notebook, name, control)))
-        print(f"{name}: median drawing {medians[-1]:.0f} ms")
-        if medians[-1] <= MOST_MS:
+        median = statistics.median(drawings(notebook, name, control))
+        slower = max(1.0, float(notebook.ask(EMPTY)) / EMPTY_MS)
+        tries.append(f"{median:.0f} ms on a machine {slower:.1f} times as slow as usual")
+        print(f"{name}: median drawing {tries[-1]}")
+        if median <= MOST_MS * slower:
             return
-    raise AssertionError(f"{name} takes {medians} ms, more than {MOST_MS}")
+    raise AssertionError(f"{name} takes {tries}; at most {MOST_MS} ms are allowed on a usual one")
 
 
 def drawings(notebook: Notebook, name: str, control: str) -> list[float]:

@@ -1,0 +1,101 @@
+"""The playground: the pointer and the keyboard do the same, and the posterior follows."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from matplotlib.backend_bases import MouseEvent
+
+from spnb.teach.explore.playground import AT_MOST, POINTS, Playground
+
+
+def at(board: Playground, x: float, y: float, name: str) -> None:
+    """A pointer event at a place of the axes."""
+    canvas = board.figure.canvas
+    place = board.figure.axes[0].transData.transform((x, y))
+    event = MouseEvent(f"{name}_event", canvas, *place, button=1)
+    canvas.callbacks.process(event.name, event)
+
+
+def spreads(board: Playground) -> tuple[float, float]:
+    """The epistemic spread at the points and in the widest gap, as the summary tells them."""
+    return tuple(
+        float(v) for v in re.findall(r"(\d+\.\d+) (?:at the points|in the middle)", board.summary)
+    )
+
+
+def test_a_press_in_the_gap_adds_a_point_and_closes_the_band() -> None:
+    board = Playground()
+    before = spreads(board)[1]
+    at(board, 0.0, 1.0, "button_press")
+    assert board.points == [*POINTS, (0.0, 1.0)] and board.chosen == len(POINTS)
+    assert board.summary.startswith("7 points, exact") and spreads(board)[1] < before
+    assert (board.state["x"], board.state["y"]) == (0.0, 1.0)
+
+
+def test_a_point_is_dragged_until_it_is_let_go() -> None:
+    board = Playground()
+    at(board, 1.25, 0.75, "button_press")
+    assert len(board.points) == len(POINTS) and board.chosen == 3, "it was taken, not added"
+    at(board, 0.5, -1.0, "motion_notify")
+    at(board, 0.43, -1.18, "motion_notify")
+    assert board.points[3] == (0.4, -1.2) and board.state["x"] == 0.4
+    at(board, 0.4, -1.2, "button_release")
+    at(board, 2.0, 2.0, "motion_notify")
+    assert board.points[3] == (0.4, -1.2)
+
+
+def test_the_keyboard_can_do_the_same() -> None:
+    board = Playground()
+    board.controls["point"].value = 0
+    assert (board.state["x"], board.state["y"]) == POINTS[0], "the sliders show the chosen point"
+    board.controls["y"].value = 1.5
+    assert board.points[0] == (POINTS[0][0], 1.5) and board.points[1:] == [*POINTS[1:]]
+    board._add.click()
+    assert board.points[-1] == (-0.1, 0.0) and board.chosen == len(POINTS)
+    board._remove.click()
+    assert len(board.points) == len(POINTS) and board.error is None
+
+
+def test_mean_field_does_not_open_in_the_gap_and_the_prior_knows_no_points() -> None:
+    board = Playground(samples=256)
+    exact = spreads(board)
+    board.set(method="mean field")
+    factorised = spreads(board)
+    assert factorised[0] > exact[0], "too wide where there are points"
+    assert factorised[1] / factorised[0] < exact[1] / exact[0] / 2, "and hardly wider elsewhere"
+    board.set(method="prior")
+    assert spreads(board)[0] > factorised[0]
+    words = board.summary
+    board.controls["y"].value = -2.0
+    assert board.summary == words
+
+
+def test_none_and_too_many_points_are_said_in_a_sentence() -> None:
+    board = Playground(points=[(0.0, 0.0)])
+    board._remove.click()
+    assert board.summary.startswith("0 points, exact")
+    board._remove.click()
+    assert board.error == "ValueError: There is no point left to remove."
+    for _ in range(AT_MOST):
+        board._add.click()
+    assert board.error is None and len(board.points) == AT_MOST
+    board._add.click()
+    assert board.error == f"ValueError: {AT_MOST} points are enough: remove one first."
+
+
+def test_without_a_front_end_there_is_a_picture() -> None:
+    board = Playground()
+    bundle = board._repr_mimebundle_()
+    assert board.png.startswith(b"\x89PNG") and board.summary in bundle["text/html"]
+
+
+@pytest.mark.parametrize("samples", [1, 64])
+def test_it_is_drawn_fast(samples: int) -> None:
+    board = Playground(samples=samples)
+    times = []
+    for step in range(7):
+        board.controls["x"].value = step / 10
+        times.append(board.last_ms)
+    assert sorted(times)[3] < 300  # alone some 90; the bar in the browser is 150
