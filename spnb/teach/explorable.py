@@ -63,6 +63,7 @@ class Explorable:
         name: as given.
         widget: the whole, an ipywidget.
         summary: the sentence under the figure.
+        png: the figure as a PNG file.
         last_ms: how long the last drawing took, in milliseconds.
         redraws: how many drawings there were.
         error: the last error in one sentence, None if the last drawing went well.
@@ -87,8 +88,7 @@ class Explorable:
         self.figure = Figure(figsize=(width, height))
         self.error: str | None = None
         self.last_ms, self.redraws = 0.0, 0
-        self._png = b""
-        self._picture = _classed(self._screen(), f"spnb-{name}-picture")
+        self._picture = _classed(HTML(), f"spnb-{name}-picture")
         self._summary = _classed(HTML(), f"spnb-{name}-summary")
         for key, control in controls.items():
             _classed(control, f"spnb-{name}-{key}")
@@ -164,36 +164,23 @@ class Explorable:
         start = perf_counter()
         self.figure.clear()
         summary = " ".join(str(self.draw(self.figure, **self.state)).split())
-        picture = self._render()
-        self.summary, self._png, self.error = summary, picture, None
+        picture = png(self.figure, FAST_DPI)
+        self.summary, self.png, self.error = summary, picture, None
         self.last_ms = 1000 * (perf_counter() - start)
         self.redraws += 1
-        self._put()
-        self._summary.value = self._words()
-
-    def _screen(self) -> Widget:
-        """The widget that shows the figure."""
-        return HTML()
-
-    def _render(self) -> bytes:
-        return png(self.figure, FAST_DPI)
-
-    def _put(self) -> None:
         self._picture.value = self._image()
-
-    def _words(self) -> str:
-        return f'<p aria-live="polite" {_PROSE}>{html.escape(self.summary)}</p>'
+        self._summary.value = f'<p aria-live="polite" {_PROSE}>{html.escape(self.summary)}</p>'
 
     @property
-    def png(self) -> bytes:
-        """The figure as a PNG file."""
-        return self._png
+    def _onload(self) -> str:
+        """JavaScript for the page, run with each new picture."""
+        return KEYS_ARE_OURS
 
     def _image(self) -> str:
         size = self.figure.get_size_inches()
         drawing = self._turns_dark and is_drawing(self.figure)
         return image_tag(
-            self.png, self.summary, size, drawing, KEYS_ARE_OURS, ms=f"{self.last_ms:.0f}"
+            self.png, self.summary, size, drawing, self._onload, ms=f"{self.last_ms:.0f}"
         )
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:

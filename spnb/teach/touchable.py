@@ -1,6 +1,10 @@
-"""Explorables that a pointer can touch: the figure is an ipympl canvas, which tells where it is.
+"""Explorables that a pointer can touch: a press and a drag on the picture reach the kernel.
 
 What the pointer does there must be possible by keyboard as well: give controls for it.
+
+The picture stays an image with alt text. The page writes where the pointer is into a hidden text
+widget: number of the gesture, where it began, and where it is now, as parts of the picture's width
+and height. While the kernel is busy only the last place arrives, so nothing lags behind the hand.
 """
 
 from __future__ import annotations
@@ -8,17 +12,46 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ipympl.backend_nbagg import Canvas, FigureManager
-from ipywidgets import HBox, Widget
+from ipywidgets import HBox, Text, Widget
 from ipywidgets import Layout as Box
-from matplotlib.backend_bases import MouseEvent
 
-from spnb.teach.explorable import KEYS_ARE_OURS, Draw, Explorable
-from spnb.teach.figures import FAST_DPI, png
+from spnb.teach.explorable import Draw, Explorable
+
+LISTEN = """
+const box = this.closest('.spnb-explorable');
+const picture = box?.querySelector('[class*=-picture]');
+const input = box?.querySelector('[class*=-pointer] input');
+if (picture && input && !picture.dataset.touch) {
+  picture.dataset.touch = '0';
+  picture.style.touchAction = 'none';
+  let start = null;
+  const place = event => {
+    const edge = picture.querySelector('img').getBoundingClientRect();
+    return [(event.clientX - edge.left) / edge.width, (event.clientY - edge.top) / edge.height];
+  };
+  const tell = event => {
+    input.value = [picture.dataset.touch, ...start, ...place(event)].join(' ');
+    input.dispatchEvent(new Event('input', { bubbles: true }));
+  };
+  picture.addEventListener('pointerdown', event => {
+    event.preventDefault();
+    picture.setPointerCapture(event.pointerId);
+    picture.dataset.touch = String(Number(picture.dataset.touch) + 1);
+    start = place(event);
+    tell(event);
+  });
+  picture.addEventListener('pointermove', event => { if (start) { tell(event); } });
+  for (const end of ['pointerup', 'pointercancel']) {
+    picture.addEventListener(end, event => { start = null; });
+  }
+}
+"""
+
+Place = tuple[float, float]
 
 
 class Touchable(Explorable):
-    """An explorable with a canvas in place of the picture.
+    """An explorable whose picture takes the pointer.
 
     Args:
         name: as for `Explorable`.
@@ -41,54 +74,37 @@ class Touchable(Explorable):
         **options: Any,
     ) -> None:
         super().__init__(name, draw, **options)
+        self._on_press, self._on_drag = on_press, on_drag
+        self._gesture = ""
+        self._pointer = Text(layout=Box(display="none"))
+        self._pointer.add_class(f"spnb-{name}-pointer")
+        self._pointer.observe(lambda change: self._hear(change["new"]), names="value")
         row = HBox(list(buttons), layout=Box(flex_flow="row wrap"))
-        self.widget.children = (self.widget.children[0], row, *self.widget.children[1:])
-        held = False
-
-        def press(event: MouseEvent) -> None:
-            nonlocal held
-            held = event.inaxes is not None
-            if held:
-                self.touch(on_press, event)
-
-        def move(event: MouseEvent) -> None:
-            if held and event.inaxes is not None:
-                self.touch(on_drag, event)
-
-        def release(_: MouseEvent) -> None:
-            nonlocal held
-            held = False
-
-        canvas = self.figure.canvas
-        canvas.mpl_connect("button_press_event", press)
-        canvas.mpl_connect("motion_notify_event", move)
-        canvas.mpl_connect("button_release_event", release)
-
-    def touch(self, do: Callable[[float, float], None], event: MouseEvent) -> None:
-        """Do something where the pointer is, and draw; an error is shown under the figure."""
-        x, y = event.xdata, event.ydata
-        if x is not None and y is not None:
-            self.act(lambda: do(x, y))
-
-    def _screen(self) -> Widget:
-        canvas = Canvas(self.figure)
-        FigureManager(canvas, 0)
-        canvas.header_visible = canvas.footer_visible = canvas.resizable = False
-        canvas.toolbar_visible = False
-        canvas.layout = Box(max_width="100%")
-        return canvas
-
-    def _render(self) -> bytes:
-        self.figure.canvas.draw()  # and the canvas sends what has changed
-        return b""
-
-    def _put(self) -> None:
-        """All is done."""
+        controls, *rest = self.widget.children
+        self.widget.children = (controls, row, *rest, self._pointer)
 
     @property
-    def png(self) -> bytes:
-        """The figure as a PNG file, drawn when asked for."""
-        return png(self.figure, FAST_DPI)
+    def _onload(self) -> str:
+        return super()._onload + ";" + " ".join(LISTEN.split())
 
-    def _words(self) -> str:
-        return f'<style onload="{KEYS_ARE_OURS}"></style>{super()._words()}'
+    def _hear(self, message: str) -> None:
+        """Take a message of the page: ``gesture x0 y0 x y``."""
+        gesture, *numbers = message.split()
+        x0, y0, x, y = map(float, numbers)
+        start, here = self._in_axes(x0, y0), self._in_axes(x, y)
+        if start is None:  # it began in a margin
+            return
+        if gesture != self._gesture:
+            self._gesture = gesture
+            self.act(lambda: self._on_press(*start))
+        if here is not None and here != start:
+            self.act(lambda: self._on_drag(*here))
+
+    def _in_axes(self, across: float, down: float) -> Place | None:
+        """A place of the picture in the coordinates of the axes there, None in a margin."""
+        pixels = self.figure.transFigure.transform((across, 1 - down))
+        for axes in self.figure.axes:
+            if axes.bbox.contains(*pixels):
+                x, y = axes.transData.inverted().transform(pixels)
+                return float(x), float(y)
+        return None

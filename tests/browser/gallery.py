@@ -33,6 +33,7 @@ SHOWN = {
         "Posterior explorer",
         "Prior, noise, method, S; two kinds of doubt",
     ),
+    ("01", "playground"): ("Playground", "Add and drag points; the exact posterior follows"),
     ("02", "budget"): ("Sample budget", "What S samples buy, and how uncertain it still is"),
     ("03", "tiles"): ("Tile board", "Cut samples × rows into tiles, one for each rank"),
     ("03", "lamp"): ("Equivalence lamp", "Build in a mistake; live ranks show what it does"),

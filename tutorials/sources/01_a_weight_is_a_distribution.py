@@ -35,6 +35,7 @@ import spnb
 from spnb.teach import datasets, figures, scale
 from spnb.teach.checks import nb01 as check
 from spnb.teach.explore.fits import Fits, stack
+from spnb.teach.explore.playground import Playground
 from spnb.teach.explore.posterior import (
     draw_prediction, draw_record, longest_gap, posterior_explorer, share_inside)
 from spnb.teach.passport import provenance
@@ -557,6 +558,27 @@ for name, weights in methods.items():
     fits.keep(name, PRIOR_SCALE, NOISE, weights)
 explorer = posterior_explorer(fits, prior_scale=PRIOR_SCALE, noise=NOISE)
 explorer
+
+# %% [markdown]
+# ## Your own points
+#
+# Last, a playground in which nothing has to be trained. Its network has 80 hidden units that stand
+# still; only the last layer is uncertain. Then the posterior has a *formula*, and the best mean
+# field has one, too. So you can put points anywhere and see both at once. Press into the figure to
+# add a point, and drag points about. (By keyboard: choose a point, and move it by *its x* and *its
+# y*; *Add a point* puts one into the widest gap.)
+#
+# **Predict – move – explain.**
+#
+# 1. Put one point into the gap in the middle. How far does the band close, and how far away from
+#    the point? Then drag it up and down: does the *width* of the band depend on its height?
+# 2. Choose *mean field*. It has the right mean. Where is its band too wide, and why does it not
+#    open in the gap? (Each weight has a width of its own, but the weights no longer know of each
+#    other.)
+# 3. Take the noise down to 0.05. Which band follows?
+
+# %%
+Playground()
 
 # %% [markdown]
 # ## You can now
