@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from ipywidgets import Layout, SelectionSlider, ToggleButtons
+from ipywidgets import SelectionSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -25,6 +25,7 @@ from spnb.maths.objectives import ELBO, AlphaDivergence, EnergyScore, Objective,
 from spnb.maths.posteriors import MeanField
 from spnb.parallel.keyed import Key
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 
 NLL = "α = 1, predictive NLL"
@@ -227,16 +228,13 @@ def bias_explorer(
         return said if chosen == groups else f"{samples} samples make {samples} groups. {said}"
 
     style = {"description_width": "90px"}
-    wide = {"style": style | {"button_width": "185px"}, "layout": Layout(width="100%")}
     factors = [(f"× {spread:g}", spread) for spread in SPREADS]
     return Explorable(
         "bias",
         draw,
         width=8.8,
         height=3.8,
-        objective=ToggleButtons(
-            options=list(OBJECTIVES), value=NLL, description="objective", **wide
-        ),
+        objective=buttons(list(OBJECTIVES), NLL, "objective", width="185px"),
         samples=SelectionSlider(
             options=sizes[1:], value=samples, description="samples S", style=style
         ),

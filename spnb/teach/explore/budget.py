@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from ipywidgets import Layout, SelectionSlider, ToggleButtons
+from ipywidgets import SelectionSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from spnb.maths.scores import CALIBRATION_BINS
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 
 MIN_GROUPS = 4  #: a spread over fewer groups would say little
@@ -198,14 +199,15 @@ def sample_budget(
         return describe(score, shown, samples, draws)
 
     style = {"description_width": "120px"}
-    wide = {"style": style | {"button_width": "150px"}, "layout": Layout(width="100%")}
     return Explorable(
         "budget",
         draw,
         width=8.4,
         height=3.7,
-        score=ToggleButtons(options=list(SCORES), description="score", **wide),
-        outside=ToggleButtons(options=list(outside), description="out of distribution", **wide),
+        score=buttons(list(SCORES), description="score", width="150px"),
+        outside=buttons(
+            list(outside), description="out of distribution", width="150px", described="120px"
+        ),
         samples=SelectionSlider(options=sizes, value=samples, description="samples S", style=style),
     )
 

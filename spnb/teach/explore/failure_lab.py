@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ipywidgets import IntSlider, ToggleButton, ToggleButtons
-from ipywidgets import Layout as Box
+from ipywidgets import IntSlider, ToggleButton
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 from spnb.teach.failing import FAILURES, Outcome, provoke
 
@@ -54,12 +54,7 @@ def failure_lab(pool: WorkerPool) -> Explorable:
         return f"The ranks work; rank {rank} {FAILURES[failure][0]} ..."
 
     controls = {
-        "failure": ToggleButtons(
-            options=list(FAILURES),
-            description="the rank",
-            style={"button_width": "110px", "description_width": "80px"},
-            layout=Box(width="100%"),
-        ),
+        "failure": buttons(list(FAILURES), description="the rank"),
         "rank": IntSlider(pool.size - 1, min=0, max=pool.size - 1, description="which rank"),
         "let_it_fail": ToggleButton(description="Let it fail"),
     }

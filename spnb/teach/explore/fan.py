@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from datetime import datetime
 
 import torch
-from ipywidgets import Dropdown, IntSlider, SelectionSlider, ToggleButtons
+from ipywidgets import Dropdown, IntSlider, SelectionSlider
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from spnb.maths import scores
 from spnb.maths.likelihoods import HeteroscedasticNormal
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.day_ahead import DAY, DayAhead
 from spnb.teach.explorable import Explorable
 
@@ -110,7 +111,7 @@ def fan_chart(data: DayAhead, forecasts: Mapping[str, Tensor], day: datetime) ->
         height=3.9,
         day=IntSlider(days.index(day), 0, len(days) - 1, description="day", style=style),
         forecast=Dropdown(options=list(forecasts), description="forecast", style=style),
-        part=ToggleButtons(options=PARTS, description="spread", style=style),
+        part=buttons(PARTS, description="spread"),
         samples=SelectionSlider(
             options=powers, value=powers[-1], description="samples S", style=style
         ),

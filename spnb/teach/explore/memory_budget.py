@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ipywidgets import Dropdown, SelectionSlider, ToggleButtons
-from ipywidgets import Layout as Box
+from ipywidgets import Dropdown, SelectionSlider
 from matplotlib.figure import Figure
 
 from spnb.maths.objectives import ELBO, PredictiveNLL
@@ -16,6 +15,7 @@ from spnb.parallel.layout import Layout
 from spnb.run.footprint import Footprint
 from spnb.run.memory import Memory, of_rank
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 
 CARDS = (24, 40, 80)
@@ -104,9 +104,7 @@ def memory_budget(
         ),
         samples=SelectionSlider(options=SIZES, value=samples, description="samples S", style=style),
         rows=SelectionSlider(options=BATCHES, value=rows, description="rows B", style=style),
-        way=ToggleButtons(
-            options=WAYS, description="evaluated", style=style, layout=Box(width="100%")
-        ),
+        way=buttons(WAYS, description="evaluated", width="130px"),
     )
 
 

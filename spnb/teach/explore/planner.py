@@ -10,14 +10,14 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ipywidgets import Layout as Box
-from ipywidgets import SelectionSlider, ToggleButtons
+from ipywidgets import SelectionSlider
 from matplotlib.figure import Figure
 
 from spnb.maths.objectives import ELBO, Objective, PredictiveNLL
 from spnb.parallel.layout import Layout
 from spnb.run.plan import Plan, layouts
 from spnb.run.step_cost import Prediction, predict
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 from spnb.teach.explore.layout_bars import draw_layouts, human_bytes, human_time
 
@@ -141,14 +141,13 @@ def layout_planner(
         return f"{setting}, {objective}. {describe(found, bound, seen)}"
 
     style = {"description_width": "90px"}
-    buttons = {"style": style | {"button_width": "auto"}, "layout": Box(width="100%")}
     return Explorable(
         "planner",
         draw,
         width=8.8,
         height=4.3,
-        machine=ToggleButtons(options=list(plans), description="machine", **buttons),
-        objective=ToggleButtons(options=list(OBJECTIVES), description="objective", **buttons),
+        machine=buttons(list(plans), description="machine", width="auto"),
+        objective=buttons(list(OBJECTIVES), description="objective", width="auto"),
         ranks=SelectionSlider(options=RANKS, value=ranks, description="ranks W", style=style),
         samples=SelectionSlider(
             options=sorted({*SAMPLES, samples}),

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from ipywidgets import Button, FloatSlider, IntSlider, SelectionSlider, ToggleButtons
-from ipywidgets import Layout as Box
+from ipywidgets import Button, FloatSlider, IntSlider, SelectionSlider
 from matplotlib.figure import Figure
 
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.features import METHODS, Features, Method, draw_weights
 from spnb.teach.touchable import Touchable
 
@@ -63,13 +63,7 @@ class Playground(Touchable):
             buttons=(self._add, self._remove),
             width=8.0,
             height=3.9,
-            method=ToggleButtons(
-                options=METHODS,
-                value="exact",
-                description="method",
-                style=style | {"button_width": "100px"},
-                layout=Box(width="100%"),
-            ),
+            method=buttons(METHODS, "exact", "method"),
             prior_scale=SelectionSlider(
                 options=[0.5, 1.0, 2.0, 4.0], value=2.0, description="prior scale", style=style
             ),

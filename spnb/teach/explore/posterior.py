@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from ipywidgets import Layout, SelectionSlider, ToggleButtons
+from ipywidgets import SelectionSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.datasets import Series
 from spnb.teach.explorable import Explorable
 from spnb.teach.explore.fits import METHODS, Fits
@@ -185,13 +186,7 @@ def posterior_explorer(
         height=4.0,
         continuous_update=False,
         notice=notice,
-        method=ToggleButtons(
-            options=METHODS,
-            value="mean field",
-            description="method",
-            style=style | {"button_width": "100px"},
-            layout=Layout(width="100%"),
-        ),
+        method=buttons(METHODS, "mean field", "method"),
         prior_scale=SelectionSlider(
             options=[(f"{v:g}", v) for v in prior_scales],
             value=prior_scale,

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ipywidgets import Dropdown, FloatSlider, SelectionSlider, ToggleButton, ToggleButtons
-from ipywidgets import Layout as Box
+from ipywidgets import Dropdown, FloatSlider, SelectionSlider, ToggleButton
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,6 +17,7 @@ from spnb.maths.posteriors import Posterior
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 from spnb.teach.racing import Contender, Data, Race, Spread, Way, limit, race
 
@@ -126,9 +126,7 @@ def race_board(
         "samples": SelectionSlider(
             options=list(samples), value=num_samples, description="samples S"
         ),
-        "way": ToggleButtons(
-            options=list(ways), style={"button_width": "130px"}, layout=Box(width="100%")
-        ),
+        "way": buttons(list(ways), width="130px"),
         "prediction": FloatSlider(
             float(pool.size), min=0.0, max=most, step=0.05, description="I predict"
         ),

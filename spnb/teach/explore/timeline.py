@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ipywidgets import Dropdown, IntSlider, SelectionSlider, ToggleButtons
-from ipywidgets import Layout as Box
+from ipywidgets import Dropdown, IntSlider, SelectionSlider
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,6 +19,7 @@ from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.parallel.trace import Span
 from spnb.teach import figures
+from spnb.teach.controls import buttons
 from spnb.teach.explorable import Explorable
 from spnb.teach.racing import Data, duration, least_disturbed_step
 
@@ -200,7 +200,6 @@ def timeline_explorer(
             return None
         return "Measuring this step on the live ranks ..."
 
-    style = {"button_width": "130px"}
     return Explorable(
         "timeline",
         draw,
@@ -209,7 +208,7 @@ def timeline_explorer(
         continuous_update=False,
         notice=notice,
         network=Dropdown(options=list(workloads), description="network"),
-        way=ToggleButtons(options=list(ways), style=style, layout=Box(width="100%")),
+        way=buttons(list(ways), width="130px"),
         samples=SelectionSlider(options=list(samples), value=num_samples, description="samples S"),
         take=IntSlider(1, min=1, max=5, description="take"),
     )
