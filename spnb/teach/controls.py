@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ipywidgets import Layout, ToggleButtons
+from ipywidgets import Layout, ToggleButton, ToggleButtons, Widget
 
 
 def buttons(
@@ -32,3 +32,21 @@ def buttons(
         style={"button_width": width, "description_width": described},
         layout=Layout(width="100%"),
     )
+
+
+def come_out(button: ToggleButton, questions: Iterable[Widget]) -> None:
+    """Have a button come out again whenever another question is asked.
+
+    Call it before the explorable is made: its observers come first then, and what is drawn for a
+    new question knows of no press.
+
+    Args:
+        button: what starts something.
+        questions: the controls that say what.
+    """
+
+    def out(_: object) -> None:
+        button.value = False
+
+    for question in questions:
+        question.observe(out, names="value")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures
-from spnb.teach.controls import buttons
+from spnb.teach.controls import buttons, come_out
 from spnb.teach.explorable import Explorable
 from spnb.teach.failing import FAILURES, Outcome, provoke
 
@@ -59,11 +59,7 @@ def failure_lab(pool: WorkerPool) -> Explorable:
         "let_it_fail": ToggleButton(description="Let it fail"),
     }
 
-    def ask_anew(_: object) -> None:
-        controls["let_it_fail"].value = False
-
-    for name in ("failure", "rank"):  # first of their observers: before the drawing
-        controls[name].observe(ask_anew, names="value")
+    come_out(controls["let_it_fail"], [controls[name] for name in ("failure", "rank")])
     return Explorable(
         "failures", draw, width=8.0, height=2.9, continuous_update=False, notice=notice, **controls
     )

@@ -17,7 +17,7 @@ from spnb.maths.posteriors import Posterior
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.teach import figures
-from spnb.teach.controls import buttons
+from spnb.teach.controls import buttons, come_out
 from spnb.teach.explorable import Explorable
 from spnb.teach.racing import Contender, Data, Race, Spread, Way, limit, race
 
@@ -133,11 +133,7 @@ def race_board(
         "measure": ToggleButton(description="Measure"),
     }
 
-    def ask_anew(_: object) -> None:
-        controls["measure"].value = False
-
-    for name in ("network", "samples", "way"):  # first of their observers: before the drawing
-        controls[name].observe(ask_anew, names="value")
+    come_out(controls["measure"], [controls[name] for name in ("network", "samples", "way")])
     return Explorable(
         "race", draw, width=8.0, height=3.4, continuous_update=False, notice=notice, **controls
     )
