@@ -42,7 +42,7 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
 
 def test_the_gallery_shows_every_explorable() -> None:
     sources = (ROOT / "spnb" / "teach" / "explore").glob("*.py")
-    made = re.compile(r"Explorable\(\s*\"(\w+)\"")
+    made = re.compile(r"(?:Explorable|super\(\).__init__)\(\s*\"(\w+)\"")
     names = {name for source in sources for name in made.findall(source.read_text())}
     pictures = re.findall(
         r"!\[([^\]]+)\]\((gallery/[^)]+)\)", (ROOT / "docs/gallery.md").read_text()

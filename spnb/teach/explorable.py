@@ -19,6 +19,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock, get_ident
 from time import perf_counter
 from typing import Any
 
@@ -86,6 +87,8 @@ class Explorable:
         # No layout engine: it would double the time of a drawing. Margins are those of `figures`,
         # and `draw` may call `figure.subplots_adjust`.
         self.figure = Figure(figsize=(width, height))
+        # A kernel may hear each control in a thread of its own, and the cells in another.
+        self._lock, self._quiet = RLock(), 0
         self.error: str | None = None
         self.last_ms, self.redraws = 0.0, 0
         self._picture = _classed(HTML(), f"spnb-{name}-picture")
@@ -118,32 +121,37 @@ class Explorable:
         for name in values:
             if name not in self.controls:
                 raise KeyError(f"'{name}' is none of the controls {', '.join(self.controls)}.")
-        before = self.state
-        with self.quiet():
-            for name, value in values.items():
-                self.controls[name].value = value
-        if self.state != before:
-            self._on_change()
+        with self._lock:
+            before = self.state
+            with self.quiet():
+                for name, value in values.items():
+                    self.controls[name].value = value
+            if self.state != before:
+                self._on_change()
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """Within it controls may be moved, and nothing is drawn."""
-        for control in self.controls.values():
-            control.unobserve(self._on_change, names="value")
-        try:
-            yield
-        finally:
-            for control in self.controls.values():
-                control.observe(self._on_change, names="value")
+        """Within it this thread may move controls, and nothing is drawn."""
+        with self._lock:
+            before, self._quiet = self._quiet, get_ident()
+            try:
+                yield
+            finally:
+                self._quiet = before
 
     def act(self, do: Callable[[], None]) -> None:
         """Change what is drawn in another way than by a control, and draw."""
         self._try(do)
 
     def _on_change(self, change: Any = None) -> None:
-        self._try(lambda: None)
+        if self._quiet != get_ident():
+            self._try(lambda: None)
 
     def _try(self, do: Callable[[], None]) -> None:
+        with self._lock:
+            self._do_and_draw(do)
+
+    def _do_and_draw(self, do: Callable[[], None]) -> None:
         try:
             do()
             said = self.notice(**self.state) if self.notice else None

@@ -36,12 +36,14 @@ ASK = """async (code) => {
     return found.status === 'ok' ? found.data['text/plain'] : JSON.stringify(found);
 }"""
 
-LOOK = """__import__('json').dumps({e.name: {
+LOOK = """(lambda kept: (lambda e: __import__('json').dumps({
     'state': {name: str(value) for name, value in e.state.items()},
     'summary': e.summary, 'error': e.error, 'redraws': e.redraws, 'ms': e.last_ms,
     'picture': __import__('hashlib').sha256(e.png).hexdigest(),
-} for e in __import__('gc').get_objects()
-    if 'Explorable' in [k.__name__ for k in type(e).__mro__] and e.name == NAME})"""
+}))(kept.get(NAME) or kept.setdefault(NAME, next(e for e in __import__('gc').get_objects()
+    if 'Explorable' in [k.__name__ for k in type(e).__mro__] and e.name == NAME
+))))(vars(__import__('builtins')).setdefault('explorables_seen', {}))"""
+"""What the kernel has; it looks for an explorable once and remembers it."""
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,23 @@ class Notebook:
         """What an expression gives in the kernel, once it has done everything sent before."""
         return ast.literal_eval(self.page.evaluate(ASK, expression))
 
-    def settled(self, name: str, seconds: float = 30) -> Seen:
-        """An explorable as the kernel has it, once the page shows just that and nothing moves."""
+    def settled(self, name: str, after: Seen | None = None, seconds: float = 30) -> Seen:
+        """An explorable as the kernel has it, once the page shows just that and nothing moves.
+
+        Args:
+            name: of the explorable.
+            after: how it was before; another drawing is waited for. (The kernel hears controls in
+                other threads than the one that answers here.)
+            seconds: how long to wait at most.
+        """
         limit, before = time.monotonic() + seconds, None
         while True:
-            (found,) = json.loads(self.ask(LOOK.replace("NAME", repr(name)))).values()
-            assert found.pop("error") is None
+            found = json.loads(self.ask(LOOK.replace("NAME", repr(name))))
+            error = found.pop("error")
+            assert error is None, f"{name}: {error}"
             seen = Seen(**found)
-            if seen == before and self._shows(name, seen):
+            drawn = after is None or seen.redraws > after.redraws
+            if drawn and seen == before and self._shows(name, seen):
                 return seen
             assert time.monotonic() < limit, f"{name}: the page does not show {seen}"
             before = seen

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 from ipywidgets import Dropdown, FloatSlider
 from matplotlib.figure import Figure
@@ -94,3 +96,27 @@ def test_what_takes_seconds_is_announced() -> None:
     toy.set(noise=1.0)
     toy.set(noise=2.0)
     assert ["takes 3 s" in sentence for sentence in said] == [False, True, False]
+
+
+def test_controls_may_be_heard_in_several_threads_at_once() -> None:
+    """As by kernels that hear each control in a thread of its own."""
+    toy = make()
+
+    def move(control: str, values: list[object]) -> None:
+        for value in values:
+            toy.controls[control].value = value
+
+    threads = [
+        Thread(target=move, args=("noise", [0.0, 0.5, 1.0, 1.5] * 10)),
+        Thread(target=move, args=("method", ["NUTS", "mean field"] * 20)),
+    ]
+    errors: list[str | None] = []
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        errors.append(toy.error)
+        with toy.quiet():  # what others move meanwhile is drawn all the same
+            pass
+    assert not any(errors)
+    assert toy.state == {"noise": 1.5, "method": "mean field"}
+    assert toy.summary == "The line of mean field ends at 1.5 ppm."

@@ -1,8 +1,8 @@
 """The worker panel: which processes stand behind the notebook, and how they are.
 
 A table of rank, device, process, memory and state, and of training: steps, weight samples a second
-and the loss. While a cell runs, the table follows it by itself; the notebook handles no clicks
-then, and what stops a run is the stop button of its own toolbar. Between cells three buttons serve:
+and the loss. While a cell runs, the table follows it by itself; what stops a run then is the stop
+button of the notebook's own toolbar. Between cells three buttons serve:
 *refresh* looks again, *stop* ends all processes, *restart* starts new ones.
 """
 
