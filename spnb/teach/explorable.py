@@ -24,9 +24,9 @@ from time import perf_counter
 from typing import Any
 
 from ipywidgets import HTML, HBox, Layout, VBox, Widget
-from matplotlib.figure import Figure
 
 from spnb.teach.figures import FAST_DPI, image_tag, is_drawing, png
+from spnb.teach.stage import Stage
 
 Draw = Callable[..., str]
 
@@ -49,8 +49,10 @@ class Explorable:
 
     Args:
         name: a short name for the CSS classes, such as ``"posterior"``.
-        draw: ``(figure, **state) -> summary``; gets an empty figure and the controls' values, and
-            returns one or two sentences on what the figure shows.
+        draw: ``(figure, **state) -> summary``; gets a figure with nothing drawn on it and the
+            controls' values, and returns one or two sentences on what the figure shows. Margins
+            are those of `figures`, or those it sets by ``figure.subplots_adjust``. Labels, titles,
+            limits and ticks are set at each drawing or never: axes stay (`Stage`).
         width: of the figure, in inches of 96 screen pixels.
         height: likewise.
         continuous_update: whether sliders act while they are dragged, or only when let go. Choose
@@ -84,9 +86,7 @@ class Explorable:
     ) -> None:
         self.name, self.draw, self.controls, self.notice = name, draw, controls, notice
         self._turns_dark = turns_dark
-        # No layout engine: it would double the time of a drawing. Margins are those of `figures`,
-        # and `draw` may call `figure.subplots_adjust`.
-        self.figure = Figure(figsize=(width, height))
+        self.figure = Stage(width, height)
         # A kernel may hear each control in a thread of its own, and the cells in another.
         self._lock, self._quiet = RLock(), 0
         self.error: str | None = None
@@ -170,7 +170,7 @@ class Explorable:
     def _redraw(self) -> None:
         """Draw the present state and put it on the page, picture and words."""
         start = perf_counter()
-        self.figure.clear()
+        self.figure.sweep()
         summary = " ".join(str(self.draw(self.figure, **self.state)).split())
         picture = png(self.figure, FAST_DPI)
         self.summary, self.png, self.error = summary, picture, None

@@ -56,6 +56,7 @@ matplotlib.rcParams.update(
         "axes.titlesize": 11.5,
         "axes.titlelocation": "left",
         "axes.titleweight": "bold",
+        "axes.titley": 1.0,  # looking for its place would take a fifth of a drawing
         "axes.labelsize": 11,
         "xtick.labelsize": 10,
         "ytick.labelsize": 10,

@@ -46,6 +46,17 @@ class Lab:
         """Where a notebook opens, in an empty workspace."""
         return f"{self.url}/lab/tree/{notebook}?token={TOKEN}&reset"
 
+    def end_kernels(self) -> None:
+        """End all kernels, and with them their workers: a notebook gets a new one next time."""
+        for kernel in json.loads(self._ask("GET", "kernels")):
+            self._ask("DELETE", f"kernels/{kernel['id']}")
+
+    def _ask(self, method: str, what: str) -> bytes:
+        headers = {"Authorization": f"token {TOKEN}"}
+        request = urllib.request.Request(f"{self.url}/api/{what}", headers=headers, method=method)
+        with urllib.request.urlopen(request, timeout=30) as reply:
+            return reply.read()
+
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
@@ -107,7 +118,7 @@ def chromium() -> str:
 
 
 @pytest.fixture
-def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
+def page(lab: Lab, chromium: str, tmp_path: Path) -> Iterator[Page]:
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             str(tmp_path / "profile"), executable_path=chromium, args=FLAGS,
@@ -116,3 +127,4 @@ def page(chromium: str, tmp_path: Path) -> Iterator[Page]:
         page = context.new_page()
         yield page
         context.close()
+    lab.end_kernels()

@@ -28,6 +28,11 @@ FAST = {
 }
 """Explorables whose drawing has to follow the hand, and the control that is dragged."""
 MOST_MS = 150
+AFRESH = """(lambda e, f: (e.draw(f, **e.state), __import__('spnb').teach.figures.png(
+    f, __import__('spnb').teach.figures.FAST_DPI) == e.png)[1])(
+    explorables_seen[NAME], __import__('matplotlib').figure.Figure(
+        figsize=explorables_seen[NAME].figure.get_size_inches()))"""
+"""Whether an explorable, whose axes stay, looks as one does that is drawn for the first time."""
 EMPTY = """str(1000 * min(__import__('timeit').repeat(
     lambda: __import__('spnb').teach.figures.png(
         __import__('spnb').teach.figures.new(8, 4)[0], 120), number=1, repeat=5)))"""
@@ -63,6 +68,7 @@ def test_explorables(notebook: Notebook, request: pytest.FixtureRequest) -> None
         follows_the_pointer(notebook, name)
         if name == "playground":
             takes_points(notebook)
+        assert notebook.ask(AFRESH.replace("NAME", repr(name))), f"{name} shows something of before"
         if name in FAST:
             follows_the_hand(notebook, name, FAST[name])
     page = notebook.page

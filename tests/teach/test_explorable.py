@@ -9,6 +9,7 @@ from ipywidgets import Dropdown, FloatSlider
 from matplotlib.figure import Figure
 
 from spnb.teach.explorable import Explorable
+from spnb.teach.figures import FAST_DPI, png
 
 
 def draw(figure: Figure, noise: float, method: str) -> str:
@@ -45,7 +46,7 @@ def test_picture_and_words_follow_the_controls() -> None:
     assert toy.summary == "The line of mean field ends at 1.5 ppm."
     assert toy.summary in toy._picture.value and toy.summary in toy._summary.value
     assert toy.last_ms > 0 and f'data-ms="{toy.last_ms:.0f}"' in toy._picture.value
-    assert len(toy.figure.axes) == 1, "the figure is cleared before each drawing"
+    assert len(toy.figure.axes[0].lines) == 1, "what was drawn is taken away"
 
 
 def test_several_controls_move_at_once() -> None:
@@ -120,3 +121,43 @@ def test_controls_may_be_heard_in_several_threads_at_once() -> None:
     assert not any(errors)
     assert toy.state == {"noise": 1.5, "method": "mean field"}
     assert toy.summary == "The line of mean field ends at 1.5 ppm."
+
+
+def test_axes_stay_and_the_picture_is_as_of_a_new_figure() -> None:
+    """Byte by byte, whatever was drawn before: lines, limits, legend, a second pair of axes."""
+
+    def several(figure: Figure, kind: str) -> str:
+        if kind == "none":
+            figure.text(0.5, 0.5, "nothing to show")
+            return kind
+        if kind == "two":
+            for axes in figure.subplots(1, 2):
+                axes.fill_between([0, 1], [2, 3])
+            return kind
+        axes = figure.subplots()
+        axes.set_title(kind)
+        axes.plot([0, 1], [0, 1e3 if kind == "large" else 1], label=kind)
+        if kind == "limits":
+            axes.set_ylim(0, 9)
+        if kind == "legend":
+            axes.bar([0.5], [0.5], label="bar")
+            axes.legend()
+            figure.text(0.5, 0.5, "words")
+        if kind == "bar":
+            figure.colorbar(axes.imshow([[0, 1]]), ax=axes)
+        if kind == "log":
+            axes.set_xlim(0.1, 3)
+        return kind
+
+    kinds = ["plain", "two", "limits", "large", "legend", "bar", "log", "none"]
+    toy = Explorable("toy", several, kind=Dropdown(options=kinds))
+    for before in kinds:
+        for kind in kinds:
+            toy.set(kind=before)
+            kept = toy.figure.axes[0]
+            toy.set(kind=kind)
+            fresh = Figure(figsize=toy.figure.get_size_inches())
+            several(fresh, kind)
+            assert toy.png == png(fresh, FAST_DPI), f"{kind} after {before}"
+            if kind != before and not {"two", "bar", "none"} & {kind, before}:
+                assert toy.figure.axes == [kept]

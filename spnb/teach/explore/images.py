@@ -58,7 +58,7 @@ def image_explorer(
             [""] * (len(probabilities) - 1),
         )  # fmt: skip
         right.set_yticks(order, names)
-        right.invert_yaxis()
+        right.yaxis.set_inverted(True)
         right.set(xlim=(0, 1), xlabel="probability", title="What the samples say")
         handles, texts = right.get_legend_handles_labels()
         right.legend(handles[:2], texts[:2], loc="lower right")
