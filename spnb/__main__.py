@@ -1,4 +1,4 @@
-"""Command line: ``python -m spnb tour`` and ``python -m spnb recipe images``."""
+"""Command line: ``python -m spnb tour``, ``recipe images`` and ``page posterior``."""
 
 from __future__ import annotations
 
@@ -24,11 +24,23 @@ def main(arguments: list[str] | None = None) -> None:
     recipe.add_argument("--sample", type=int, default=-1, help="ranks that share the samples")
     recipe.add_argument("--data", type=int, default=1, help="ranks that share the batch")
     recipe.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
+    page = commands.add_parser("page", help="show one explorable in the browser, without a Lab")
+    page.add_argument("name", help="which: posterior or planner")
+    page.add_argument("--port", type=int, default=8866, help="port to listen on, on loopback")
+    page.add_argument("--no-browser", action="store_true", help="only say where it is")
     options = parser.parse_args(arguments)
     if options.command == "tour":
         from spnb.teach.tour import run
 
         run(options.out, options.epochs)
+        return
+    if options.command == "page":
+        from spnb.teach.pages import serve
+
+        try:
+            serve(options.name, options.port, not options.no_browser)
+        except (ValueError, ModuleNotFoundError) as error:
+            parser.exit(2, f"{error}\n")
         return
     from spnb.parallel.layout import Layout
     from spnb.parallel.pool import WorkerDied

@@ -29,6 +29,7 @@ SHOWN = {
         "Failure lab",
         "Let a rank fail, and see how the notebook notices",
     ),
+    ("01", "board"): ("Comparison board", "Which method is best, by which score, at what price"),
     ("01", "posterior"): (
         "Posterior explorer",
         "Prior, noise, method, S; two kinds of doubt",
