@@ -51,8 +51,8 @@ class Explorable:
         name: a short name for the CSS classes, such as ``"posterior"``.
         draw: ``(figure, **state) -> summary``; gets a figure with nothing drawn on it and the
             controls' values, and returns one or two sentences on what the figure shows. Margins
-            are those of `figures`, or those it sets by ``figure.subplots_adjust``. Labels, titles,
-            limits and ticks are set at each drawing or never: axes stay (`Stage`).
+            are those of `figures`, or those it sets by ``figure.subplots_adjust``. Axes stay from
+            one drawing to the next (`Stage`).
         width: of the figure, in inches of 96 screen pixels.
         height: likewise.
         continuous_update: whether sliders act while they are dragged, or only when let go. Choose

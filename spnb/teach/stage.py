@@ -13,14 +13,15 @@ from typing import Any
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import AutoLocator, FixedLocator, ScalarFormatter
 from matplotlib.transforms import Bbox
 
 
 class Stage(Figure):
     """A figure to be drawn again and again: before each drawing, `sweep` it.
 
-    What a drawing sets of its axes (labels, titles, limits, ticks) holds until it is set again.
-    So either each drawing sets it, or none does.
+    Labels, titles, limits and ticks go as well. What else a drawing sets of its axes (a scale, a
+    grid, spines) holds until it is set again: either each drawing sets it, or none does.
 
     Args:
         width: in inches.
@@ -59,6 +60,12 @@ def _empty(axes: Axes) -> None:
     legend = axes.get_legend()
     if legend is not None:
         legend.remove()
+    axes.set(title="", xlabel="", ylabel="")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_inverted(False)
+        if isinstance(axis.get_major_locator(), FixedLocator):  # ticks were set by hand
+            axis.set_major_locator(AutoLocator())
+            axis.set_major_formatter(ScalarFormatter())
     axes.set_prop_cycle(None)
     axes.dataLim = Bbox.null()
     axes.ignore_existing_data_limits = True

@@ -135,7 +135,11 @@ def test_axes_stay_and_the_picture_is_as_of_a_new_figure() -> None:
                 axes.fill_between([0, 1], [2, 3])
             return kind
         axes = figure.subplots()
-        axes.set_title(kind)
+        if kind == "named":
+            axes.set(title=kind, xlabel="x", yticks=[0, 1], yticklabels=["low", "high"])
+            axes.yaxis.set_inverted(True)
+        if kind == "no ticks":
+            axes.set(xticks=[])
         axes.plot([0, 1], [0, 1e3 if kind == "large" else 1], label=kind)
         if kind == "limits":
             axes.set_ylim(0, 9)
@@ -149,7 +153,7 @@ def test_axes_stay_and_the_picture_is_as_of_a_new_figure() -> None:
             axes.set_xlim(0.1, 3)
         return kind
 
-    kinds = ["plain", "two", "limits", "large", "legend", "bar", "log", "none"]
+    kinds = ["plain", "two", "limits", "large", "legend", "bar", "log", "none", "named", "no ticks"]
     toy = Explorable("toy", several, kind=Dropdown(options=kinds))
     for before in kinds:
         for kind in kinds:

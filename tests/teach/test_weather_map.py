@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from matplotlib.contour import ContourSet
 from torch import Tensor
 
 from spnb.maths.likelihoods import HeteroscedasticNormal
@@ -44,14 +45,23 @@ def test_the_summary_follows_the_state(explorer: Explorable, data: Weather) -> N
     assert explorer.error is None
     rmse = math.sqrt(100 * float(data.area[3]) / (25 * 53))
     assert f"for 48 hours later: it misses by {rmse:.2f} K" in explorer.summary
-    assert "expected 2.00 K" in explorer.summary
-    assert "most at 68° N, 150° W, by +10.0 K" in explorer.summary
+    assert "expected to miss by 2.00 K" in explorer.summary
+    assert "most at 68° N, 150° W (+10.0 K)" in explorer.summary
     explorer.set(lead=24)
     assert "misses by 0.00 K" in explorer.summary
     explorer.set(forecast="zero", lead=72)
     truth = data.test.anomalies[5, 2]
     rmse = (truth.square() * data.area).mean().sqrt().item()
-    assert f"misses by {rmse:.2f} K (RMSE over the map) and expected 3.00 K" in explorer.summary
+    assert f"misses by {rmse:.2f} K (RMSE over the map)" in explorer.summary
+    assert "it expected to miss by 3.00 K" in explorer.summary
+
+
+def test_signs_show_without_colours(explorer: Explorable) -> None:
+    explorer.set(day=5)
+    left = explorer.figure.axes[0]
+    (lines,) = (c for c in left.collections if isinstance(c, ContourSet))
+    dashed = [style[1] is not None for style in lines.get_linestyles()]
+    assert dashed == [level < 0 for level in lines.levels] and any(dashed)
 
 
 @pytest.mark.parametrize("beside", ["truth", "error", "spread", "spread of samples"])

@@ -28,6 +28,9 @@ SHOWN = {
 
 SIGNED = ("forecast", "truth", "error")
 
+LINES = (-12, -8, -4, 4, 8, 12)
+"""Where maps with a sign have lines, in kelvin."""
+
 
 def weather_map(data: Weather, means: Mapping[str, Tensor], spreads: Mapping[str, Tensor],
                 of_samples: Tensor) -> Explorable:  # fmt: skip
@@ -91,25 +94,33 @@ def weather_map(data: Weather, means: Mapping[str, Tensor], spreads: Mapping[str
             picture = axes.imshow(
                 shown.numpy(), extent=(east[0], east[-1], north[-1], north[0]), aspect="auto", **how
             )
+            if what in SIGNED:  # without colours: what is below zero is dashed
+                axes.contour(east, north, shown.numpy(), LINES, colors="black", linewidths=0.7)
             bar = figure.colorbar(picture, ax=axes, location="bottom", pad=0.2, aspect=40)
-            bar.set_label("departure from the usual (K)" if what in SIGNED else "spread (K)")
+            signed = "departure from the usual (K); below it dashed"
+            bar.set_label(signed if what in SIGNED else "spread (K)")
         panels[0].set_ylabel("latitude (°N)")
         error = means[forecast][day, LEADS.index(lead)] - truth[day, LEADS.index(lead)]
         rmse = (error.square() * data.area).mean().sqrt()
         spread = spreads[forecast].expand_as(truth)[day, LEADS.index(lead)]
         said = (spread.square() * data.area).mean().sqrt()
-        worst = int(error.abs().argmax())
-        row, column = divmod(worst, error.shape[1])
-        place = f"{north[row]:.0f}° N, {-east[column]:.0f}° W"
         text = (
             f"{forecast} of {when:%d %b %Y, %H:%M} UTC for {lead} hours later: it misses by "
-            f"{rmse:.2f} K (RMSE over the map) and expected {said:.2f} K; most at {place}, by "
-            f"{float(error.flatten()[worst]):+.1f} K."
+            f"{rmse:.2f} K (RMSE over the map), most at {largest(error)}; it expected to miss by "
+            f"{said:.2f} K, most at {largest(spread)}."
         )
         if beside == "spread of samples" and forecast == first:
-            between = (of_samples[day, LEADS.index(lead)].square() * data.area).mean().sqrt()
-            text += f" The samples differ by {between:.2f} K."
+            between = of_samples[day, LEADS.index(lead)]
+            mean = (between.square() * data.area).mean().sqrt()
+            text += f" The samples differ by {mean:.2f} K, most at {largest(between)}."
         return text
+
+    def largest(shown: Tensor) -> str:
+        """Where a map is farthest from zero, and how far."""
+        at = int(shown.abs().argmax())
+        row, column = divmod(at, shown.shape[1])
+        value = float(shown.flatten()[at])
+        return f"{north[row]:.0f}° N, {-east[column]:.0f}° W ({value:+.1f} K)"
 
     style = {"description_width": "100px"}
     return Explorable(
