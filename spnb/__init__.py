@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         PlainAveraging,
         PredictiveNLL,
     )
-    from spnb.maths.posteriors import MeanField, Posterior
+    from spnb.maths.posteriors import LowRank, MCDropout, MeanField, Point, Posterior
     from spnb.parallel.keyed import Key
     from spnb.parallel.layout import Layout
     from spnb.parallel.memory import share
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spnb.run.history import History
     from spnb.run.plan import plan
     from spnb.run.predict import predict, score
+    from spnb.run.saved import load, save
     from spnb.run.timeline import timeline
     from spnb.run.training import Fitted, fit, gradients
 
@@ -51,7 +52,10 @@ _HOMES = {
     "Objective": "spnb.maths.objectives",
     "PlainAveraging": "spnb.maths.objectives",
     "PredictiveNLL": "spnb.maths.objectives",
+    "LowRank": "spnb.maths.posteriors",
+    "MCDropout": "spnb.maths.posteriors",
     "MeanField": "spnb.maths.posteriors",
+    "Point": "spnb.maths.posteriors",
     "Posterior": "spnb.maths.posteriors",
     "Key": "spnb.parallel.keyed",
     "Layout": "spnb.parallel.layout",
@@ -65,6 +69,8 @@ _HOMES = {
     "timeline": "spnb.run.timeline",
     "predict": "spnb.run.predict",
     "score": "spnb.run.predict",
+    "load": "spnb.run.saved",
+    "save": "spnb.run.saved",
     "Fitted": "spnb.run.training",
     "fit": "spnb.run.training",
     "gradients": "spnb.run.training",
@@ -80,9 +86,12 @@ __all__ = [
     "History",
     "Key",
     "Layout",
+    "LowRank",
+    "MCDropout",
     "MeanField",
     "Objective",
     "PlainAveraging",
+    "Point",
     "Posterior",
     "PredictiveNLL",
     "WorkerDied",
@@ -91,10 +100,12 @@ __all__ = [
     "fit",
     "gradients",
     "likelihoods",
+    "load",
     "machines",
     "plan",
     "predict",
     "priors",
+    "save",
     "score",
     "scores",
     "share",

@@ -20,14 +20,14 @@ def predict(
     posterior: Posterior,
     x: Any,
     *,
-    num_samples: int = 64,
+    num_samples: int | None = None,
     layout: Layout | None = None,
     seed: int = 0,
     batch_size: int = 1024,
     samples_in_flight: int = 1,
     gather: bool = True,
 ) -> Tensor | None:
-    """Predictions of ``num_samples`` samples of the weights.
+    """Predictions of S samples of the weights.
 
     Sample s is a function of the seed and s alone: every layout returns the same draws, and the
     first 8 of 64 are those that 8 would have given.
@@ -35,7 +35,7 @@ def predict(
     Args:
         posterior: the posterior.
         x: inputs ``[N, ...]``.
-        num_samples: S, over all ranks.
+        num_samples: S, over all ranks; None: 64, or all that the posterior has.
         layout: how the ranks share samples and rows; None: this process does all.
         seed: seed of the draws.
         batch_size: rows evaluated at once.
@@ -48,11 +48,11 @@ def predict(
         on the device that computed it; None on a rank that does not ask.
 
     Raises:
-        ValueError: a number is not positive, x is empty or not finite, the layout does not fit.
+        ValueError: a number is not positive, the posterior has fewer samples, x is empty or not
+            finite, or the layout does not fit.
     """
-    inputs.positive(
-        num_samples=num_samples, batch_size=batch_size, samples_in_flight=samples_in_flight
-    )
+    inputs.positive(batch_size=batch_size, samples_in_flight=samples_in_flight)
+    num_samples = inputs.samples(posterior, num_samples, 64)
     posterior = placed(posterior)
     rows = inputs.inputs(x, next(posterior.parameters()))
     comm = Communicator.join(layout)
@@ -93,7 +93,7 @@ def score(
     posterior: Posterior,
     data: tuple[Any, Any],
     *,
-    num_samples: int = 64,
+    num_samples: int | None = None,
     layout: Layout | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
@@ -102,7 +102,7 @@ def score(
     Args:
         posterior: the posterior.
         data: inputs ``[N, ...]`` and targets ``[N, ...]``.
-        num_samples: S, over all ranks.
+        num_samples: S, over all ranks; None: 64, or all that the posterior has.
         layout: as for `predict`.
         seed: seed of the draws.
 

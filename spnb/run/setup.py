@@ -54,7 +54,7 @@ def begin(
         TypeError: something is of the wrong kind.
         ValueError: bad numbers, shapes or data.
     """
-    inputs.positive(num_samples=num_samples)
+    num_samples = inputs.samples(posterior, num_samples, num_samples)
     x, y = inputs.data_set(posterior, data)
     comm = Communicator.join(layout)
     posterior = copy.deepcopy(posterior).to(place_of(posterior, device))

@@ -24,6 +24,9 @@ from spnb.run.predict import score
 from spnb.run.setup import agree, begin
 from spnb.run.step import compute_gradient
 
+USUAL_SAMPLES = 8
+"""Samples a step, where nothing else is said."""
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -44,7 +47,7 @@ def fit(
     *,
     objective: Objective | None = None,
     layout: Layout | None = None,
-    num_samples: int = 8,
+    num_samples: int | None = None,
     batch_size: int = 64,
     epochs: int = 1,
     learning_rate: float = 1e-3,
@@ -71,7 +74,8 @@ def fit(
         data: inputs ``[N, ...]`` and targets ``[N, ...]``, the same on every rank.
         objective: what to minimise; None: the `ELBO`.
         layout: how the ranks share samples and rows; None: this process does all.
-        num_samples: S, samples of the weights a step, over all ranks.
+        num_samples: S, samples of the weights a step, over all ranks; None: 8, or all that the
+            posterior has.
         batch_size: B, rows a step, over all ranks; the last batch of an epoch may be smaller.
         epochs: passes over the data.
         learning_rate: Adam's.
@@ -101,7 +105,8 @@ def fit(
         ValueError: bad numbers, shapes or data; says which and what to do.
         FloatingPointError: a loss or gradient is not finite; names step, rank and parameter.
     """
-    inputs.positive(num_samples=num_samples, batch_size=batch_size, epochs=epochs)
+    inputs.positive(batch_size=batch_size, epochs=epochs)
+    num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES)
     held_out = None if validation is None else inputs.data_set(posterior, validation)
     batch_size = min(batch_size, len(inputs.data_set(posterior, data)[0]))
     work, x, y = begin(
@@ -160,7 +165,7 @@ def gradients(
     *,
     objective: Objective | None = None,
     layout: Layout | None = None,
-    num_samples: int = 8,
+    num_samples: int | None = None,
     seed: int = 0,
     step: int = 0,
     samples_in_flight: int | None = None,
@@ -175,7 +180,7 @@ def gradients(
         data: the batch: inputs ``[B, ...]`` and targets ``[B, ...]``; it counts as the data set.
         objective: what to differentiate; None: the `ELBO`.
         layout: how the ranks share samples and rows; None: this process does all.
-        num_samples: S, over all ranks.
+        num_samples: S, over all ranks; None: 8, or all that the posterior has.
         seed: the run's seed.
         step: index of the step, which names its noise.
         samples_in_flight: as for `fit`.
@@ -187,6 +192,7 @@ def gradients(
         Gradients by the posterior's parameter names (``loc``, ``rho``: flat vectors ``[P]``;
         ``point`` if parameters are deterministic). ``model.unflatten`` gives them shapes.
     """
+    num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES)
     work, x, y = begin(
         posterior,
         data,

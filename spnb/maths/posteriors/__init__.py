@@ -1,6 +1,9 @@
 """Posteriors: what turns sample indices into weights."""
 
 from spnb.maths.posteriors.base import Posterior
+from spnb.maths.posteriors.dropout import MCDropout
+from spnb.maths.posteriors.low_rank import LowRank
 from spnb.maths.posteriors.mean_field import MeanField
+from spnb.maths.posteriors.point import Point
 
-__all__ = ["MeanField", "Posterior"]
+__all__ = ["LowRank", "MCDropout", "MeanField", "Point", "Posterior"]

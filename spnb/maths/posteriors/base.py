@@ -47,6 +47,9 @@ class Posterior(nn.Module):
     #: towards the value at zero, softplus(0) = 0.69, and no prior asks for it
     undecayed: tuple[str, ...] = ()
 
+    #: how many different samples there are; None: as many as one likes
+    num_draws: int | None = None
+
     #: whether samples come in pairs of opposite noise, so that only half of it has to be drawn
     antithetic: bool = False
 
@@ -75,9 +78,20 @@ class Posterior(nn.Module):
         self.model._apply(fn, recurse)
         return self
 
+    def options(self) -> dict[str, Any]:
+        """What besides the model it was made with, as far as it shapes the parameters; for files.
+
+        Values that JSON can hold, by the names of the arguments.
+        """
+        return {}
+
     def label(self, name: str, index: int) -> str:
-        """Which of the net's parameters an element of a trained one belongs to, for messages."""
+        """Which of the net's parameters an element of a trained one belongs to, for messages.
+
+        A trained one has the same number of elements for each weight, those of a weight together.
+        """
         sites = self.model.deterministic if name == "point" else self.model.drawn
+        index //= self.get_parameter(name).numel() // sum(site.size for site in sites)
         for site in sites:
             if index < site.shape.numel():
                 return f"'{site.name}' ({name})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -14,6 +15,7 @@ from torch.distributions import kl_divergence
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
 from spnb.maths.posteriors.base import Drawing, Key, Posterior
+from spnb.maths.posteriors.cross_entropy import bounds
 from spnb.maths.posteriors.normal_runs import normal_runs
 
 
@@ -57,6 +59,10 @@ class MeanField(Posterior):
         self._known = [name for name, (q, p) in others.items() if _known(q, p)]
         self._estimated = [name for name in others if name not in self._known]
 
+    def options(self) -> dict[str, Any]:
+        """Whether samples come in pairs."""
+        return {"antithetic": self.antithetic}
+
     @property
     def drawing(self) -> type[Drawing]:
         """How a training step draws its samples."""
@@ -87,7 +93,7 @@ class MeanField(Posterior):
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """What is known of the divergence in closed form; its parts share out the weights."""
         loc, scale = prepared
-        start, stop = _bounds(len(loc), part, parts)
+        start, stop = bounds(len(loc), part, parts)
         total = self._others(prepared, part)
         for run in self._runs:
             total = total + run.divergence(loc, scale, start, stop)
@@ -98,7 +104,7 @@ class MeanField(Posterior):
     ) -> Tensor:
         """The same part, with ``factor`` times its derivatives added to gradients."""
         loc, scale = leaves
-        start, stop = _bounds(len(loc), part, parts)
+        start, stop = bounds(len(loc), part, parts)
         total = self._others(leaves, part)
         if total.requires_grad:
             total.backward(torch.full_like(total, factor))
@@ -172,11 +178,6 @@ class NormalDrawing(Drawing):
         assert into_loc is not None and into_scale is not None
         into_loc.add_(gradient)
         into_scale.addcmul_(gradient, self._noise, value=self._sign)
-
-
-def _bounds(length: int, part: int, parts: int) -> tuple[int, int]:
-    """Where a part of a vector begins and ends."""
-    return length * part // parts, length * (part + 1) // parts
 
 
 def _known(q: Distribution, p: Distribution) -> bool:

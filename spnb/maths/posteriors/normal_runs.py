@@ -55,6 +55,26 @@ class NormalRun:
         squares = distance.dot(distance) + ratio.dot(ratio) - len(loc)
         return squares / 2 - ratio.log().sum()
 
+    def cross_entropy(self, loc: Tensor, variance: Tensor, start: int, stop: int) -> Tensor:
+        r"""The mean of -log prior within a slice, for weights of any kind with these moments.
+
+        .. math:: \sum_i \frac{(\mu_i - m_i)^2 + v_i}{2 s_i^2} + \log s_i + \tfrac12 \log 2\pi
+
+        Args:
+            loc: means of the weights ``[P]``.
+            variance: their variances ``[P]``.
+            start: first index of the slice.
+            stop: index after its last.
+        """
+        found = self._within(loc, variance, start, stop)
+        if found is None:
+            return loc.new_zeros(())
+        loc, variance, mean, width = found
+        distance = (loc - mean) / width
+        squares = distance.dot(distance) + (variance / width**2).sum()
+        logs = torch.as_tensor(width).to(loc).log().expand(len(loc)).sum()
+        return squares / 2 + logs + len(loc) * math.log(2 * math.pi) / 2
+
     def add_gradient(
         self, loc: Tensor, scale: Tensor, start: int, stop: int, factor: float
     ) -> Tensor:

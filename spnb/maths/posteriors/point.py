@@ -1,0 +1,60 @@
+"""A point: one value for every weight, the plain network as the simplest posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spnb.maths.models import BayesianModel
+from spnb.maths.posteriors.base import Key, Posterior
+from spnb.maths.posteriors.cross_entropy import CrossEntropy
+
+
+class Point(Posterior):
+    r"""All mass on one vector of weights; trained, it is the maximum a posteriori.
+
+    Its divergence is :math:`-\log p(\theta)`, the entropy of a point (minus infinity, but constant)
+    left out. With a normal prior that is weight decay, in the units that Bayes' rule gives it.
+
+    Args:
+        model: the Bayesian model. The point starts at the values that the net holds.
+
+    Attributes:
+        loc: the weights :math:`\theta`, ``[P]``.
+    """
+
+    num_draws = 1
+
+    def __init__(self, model: BayesianModel) -> None:
+        super().__init__(model)
+        self.loc = nn.Parameter(model.flatten(model.drawn))
+        self._prior = CrossEntropy(model)
+
+    def prepare(self) -> tuple[Tensor]:
+        """The weights ``[P]``."""
+        return (self.loc,)
+
+    def draw(
+        self, sample_ids: Sequence[int], key: Key, prepared: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """The same weights for each sample, ``[C, P]``."""
+        (loc,) = self.prepare() if prepared is None else prepared
+        return loc.expand(len(sample_ids), -1)
+
+    def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
+        """-log prior where it is normal; the parts share out the weights."""
+        (loc,) = prepared
+        return self._prior.known(loc, torch.zeros_like(loc), part, parts)
+
+    @property
+    def estimates(self) -> bool:
+        """Whether some prior is not normal."""
+        return self._prior.estimates
+
+    def sampled_divergence(
+        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
+    ) -> Tensor:
+        """-log prior where it is not normal, ``[C]``; exact, since all samples are alike."""
+        return self._prior.sampled(values)

@@ -1,0 +1,139 @@
+"""Posteriors in files: safetensors, which hold numbers and words and nothing that is executed.
+
+A file says which method it is and which parameters its model has. The network itself is code, and
+is not in it: to load, give the model again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from spnb.maths import posteriors
+from spnb.maths.models import BayesianModel
+from spnb.maths.posteriors import Posterior
+
+FORMAT, VERSION = "spnb posterior", "1"
+
+
+def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
+    """Write a posterior into a file, whole or not at all.
+
+    Args:
+        posterior: the posterior.
+        path: of the file, usually ending in ``.safetensors``; one that is there is replaced.
+
+    Returns:
+        The path.
+
+    Raises:
+        TypeError: not one of the library's posteriors.
+        OSError: the file cannot be written.
+    """
+    method = type(posterior).__name__
+    if getattr(posteriors, method, None) is not type(posterior):
+        raise TypeError(f"A {method} is none of the posteriors {', '.join(posteriors.__all__)}.")
+    about = {
+        "format": FORMAT,
+        "version": VERSION,
+        "method": method,
+        "options": json.dumps(posterior.options()),
+        "sites": json.dumps(_sites(posterior.model)),
+    }
+    tensors = {name: t.detach().cpu().contiguous() for name, t in posterior.state_dict().items()}
+    path = Path(path)
+    # Aside first, then renamed: whoever looks finds the old file or the new one.
+    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(tensors, aside, about)
+        with open(aside, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    except BaseException:
+        Path(aside).unlink(missing_ok=True)
+        raise
+    return path
+
+
+def load(path: str | os.PathLike[str], model: BayesianModel) -> Posterior:
+    """Read a posterior from a file. Nothing in the file is executed.
+
+    Args:
+        path: of the file.
+        model: a model with the same parameters as the one that was saved, in the same precision;
+            its own values do not matter.
+
+    Returns:
+        The posterior, on the model's device.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, holds something else, or belongs to another model.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file '{path}'.")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"'{path}' is no whole safetensors file: {error}.") from None
+    if about.get("format") != FORMAT or about.get("version") != VERSION:
+        raise ValueError(
+            f"'{path}' is {about.get('format', 'something else')!r}, version "
+            f"{about.get('version', 'none')}; this reads {FORMAT!r}, version {VERSION}."
+        )
+    _check_sites(path, json.loads(about["sites"]), _sites(model))
+    if about["method"] not in posteriors.__all__:
+        raise ValueError(f"'{path}' holds a {about['method']}, which this version does not know.")
+    posterior: Posterior = getattr(posteriors, about["method"])(
+        model, **json.loads(about["options"])
+    )
+    own = posterior.state_dict()
+    for name in sorted({*own, *tensors}):
+        here, there = (_form(of.get(name)) for of in (own, tensors))
+        if here != there:
+            raise ValueError(
+                f"'{name}' is {there} in '{path}' and {here} with this model: give the model as it "
+                "was, in the same precision."
+            )
+    posterior.load_state_dict(tensors)
+    return posterior
+
+
+def _sites(model: BayesianModel) -> list[list[Any]]:
+    """Name, shape, and whether it is drawn, of each parameter."""
+    return [[site.name, list(site.shape), site.prior is not None] for site in model.sites]
+
+
+def _check_sites(path: Path, there: list[list[Any]], here: list[list[Any]]) -> None:
+    for saved, own in zip(there, here, strict=False):
+        if saved != own:
+            raise ValueError(
+                f"'{path}' belongs to another model: it has {_words(saved)} where this one has "
+                f"{_words(own)}."
+            )
+    if len(there) != len(here):
+        raise ValueError(
+            f"'{path}' belongs to another model, of {len(there)} parameters; this one has "
+            f"{len(here)}."
+        )
+
+
+def _words(site: list[Any]) -> str:
+    name, shape, drawn = site
+    return f"'{name}' {shape} {'with' if drawn else 'without'} a prior"
+
+
+def _form(tensor: Any) -> str:
+    if tensor is None:
+        return "missing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"

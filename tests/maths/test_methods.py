@@ -1,0 +1,188 @@
+"""Every method against what is known of it: closed-form posteriors, divergences, moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pyro.distributions as dist
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal, kl_divergence
+
+import spnb
+from spnb.maths.models import BayesianModel
+from tests.methods import METHODS
+
+NOISE = 0.5
+Make = Callable[[BayesianModel], spnb.Posterior]
+
+
+def net() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+
+
+def regression() -> tuple[BayesianModel, Tensor, Tensor]:
+    """A linear model whose posterior has a formula, with correlated inputs."""
+    torch.manual_seed(0)
+    x = torch.randn(40, 3, dtype=torch.float64) @ torch.tensor(
+        [[1.0, 0.8, 0.0], [0.0, 0.6, 0.5], [0.0, 0.0, 0.9]], dtype=torch.float64
+    )
+    y = x @ torch.tensor([[1.0], [-0.5], [0.3]], dtype=torch.float64)
+    y = y + NOISE * torch.randn(40, 1, dtype=torch.float64)
+    linear = nn.Linear(3, 1, bias=False).double()
+    model = BayesianModel(linear, dist.Normal(0.0, 1.0), spnb.likelihoods.Normal(NOISE))
+    return model, x, y
+
+
+def exact(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the posterior of a linear model (Bishop 2006, eq. 3.53, 3.54)."""
+    covariance = torch.linalg.inv(x.T @ x / NOISE**2 + torch.eye(3, dtype=torch.float64))
+    return (covariance @ x.T @ y / NOISE**2).squeeze(1), covariance
+
+
+def trained(posterior: spnb.Posterior, data: tuple[Tensor, Tensor], samples: int | None) -> object:
+    return spnb.fit(
+        posterior,
+        data,
+        num_samples=samples,
+        batch_size=40,
+        epochs=1500,
+        samples_in_flight=samples or 1,  # a tiny net
+        learning_rate=0.03,
+        schedule="cosine",
+    ).posterior
+
+
+def test_the_trained_point_is_the_mode() -> None:
+    model, x, y = regression()
+    found = trained(spnb.Point(model), (x, y), None)
+    torch.testing.assert_close(found.loc, exact(x, y)[0], rtol=0, atol=1e-6)
+
+
+def test_low_rank_finds_mean_and_whole_covariance() -> None:
+    model, x, y = regression()
+    mean, covariance = exact(x, y)
+    start = spnb.LowRank(model, rank=2, init_scale=0.1, antithetic=True)
+    found = trained(start, (x, y), 32)
+    learned = torch.diag(found.scale.square()) + found.factor @ found.factor.T
+    assert (found.loc - mean).norm() < 0.02 * mean.norm()
+    assert (learned - covariance).norm() < 0.05 * covariance.norm()
+    alone = trained(spnb.MeanField(model, init_scale=0.1, antithetic=True), (x, y), 32)
+    independent = torch.diag(alone.scale.square())
+    assert (independent - covariance).norm() > 0.4 * covariance.norm()  # it cannot
+
+
+def test_dropout_finds_the_best_of_its_family() -> None:
+    """Left-out inputs act as a ridge of their own on each weight; the optimum has a formula."""
+    model, x, y = regression()
+    p = 0.2
+    gram = x.T @ x / NOISE**2
+    ridge = p / (1 - p) * gram.diagonal() + 1 / (1 - p)
+    best = torch.linalg.solve(gram + torch.diag(ridge), x.T @ y / NOISE**2).squeeze(1)
+    found = trained(spnb.MCDropout(model, rate={"weight": p}), (x, y), 64)
+    torch.testing.assert_close(found.loc, best, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_sample_does_not_depend_on_its_company(name: str) -> None:
+    posterior, key = METHODS[name](BayesianModel(net())), spnb.Key(7).fold("weights", 3)
+    together = posterior.draw([0, 1, 2, 5], key)
+    torch.testing.assert_close(together[3:], posterior.draw([5], key), rtol=0, atol=1e-15)
+    torch.testing.assert_close(together[[2, 0]], posterior.draw([2, 0], key), rtol=0, atol=1e-15)
+    others = posterior.draw([0, 1, 2, 5], spnb.Key(7).fold("weights", 4))
+    assert torch.equal(together, others) == (name == "Point")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_parts_of_the_divergence_add_up(name: str) -> None:
+    def rule(name: str, p: Tensor) -> dist.TorchDistribution:
+        return spnb.priors.scale_mixture() if name == "0.weight" else dist.Normal(0.1, 0.7)
+
+    for prior in (dist.Normal(0.1, 0.7), rule):
+        posterior = METHODS[name](BayesianModel(net(), prior))
+        prepared = posterior.prepare()
+        whole = posterior.divergence(prepared)
+        parts = sum(posterior.divergence(prepared, part, 3) for part in range(3))
+        torch.testing.assert_close(parts, whole)
+        assert posterior.estimates == (prior is rule)
+
+
+@pytest.mark.parametrize("name", ["Point", "LowRank", "MCDropout"])
+def test_the_divergence_is_the_mean_of_its_samples(name: str) -> None:
+    """log q(w) - log p(w) over draws; q of a point and of masks is a constant left out."""
+    posterior = METHODS[name](BayesianModel(net(), dist.Normal(0.1, 0.7)))
+    weights = posterior.draw(range(20_000), spnb.Key(0)).detach()
+    found = -dist.Normal(0.1, 0.7).log_prob(weights).sum(1)
+    if isinstance(posterior, spnb.LowRank):
+        found = found + as_normal(posterior).log_prob(weights)
+    error = 5 * found.std() / len(found) ** 0.5 + 1e-6  # the prior's numbers are float32
+    assert (found.mean() - posterior.divergence(posterior.prepare())).abs() < error
+
+
+def as_normal(posterior: spnb.LowRank) -> MultivariateNormal:
+    covariance = torch.diag(posterior.scale.square()) + posterior.factor @ posterior.factor.T
+    return MultivariateNormal(posterior.loc.detach(), covariance.detach())
+
+
+def test_the_low_rank_divergence_is_torchs() -> None:
+    posterior = METHODS["LowRank"](BayesianModel(net(), dist.Normal(0.1, 0.7)))
+    assert isinstance(posterior, spnb.LowRank)
+    size = len(posterior.loc)
+    prior = MultivariateNormal(
+        torch.full((size,), 0.1).double(), 0.7**2 * torch.eye(size, dtype=torch.float64)
+    )
+    expected = kl_divergence(as_normal(posterior), prior)
+    torch.testing.assert_close(posterior.divergence(posterior.prepare()), expected)
+
+
+def test_low_rank_draws_have_its_moments() -> None:
+    posterior = METHODS["LowRank"](BayesianModel(net()))
+    assert isinstance(posterior, spnb.LowRank)
+    draws = posterior.draw(range(40_000), spnb.Key(1)).detach()
+    wanted = as_normal(posterior)
+    torch.testing.assert_close(draws.mean(0), wanted.mean, rtol=0, atol=0.01)
+    torch.testing.assert_close(draws.T.cov(), wanted.covariance_matrix, rtol=0, atol=0.002)
+    alone = spnb.LowRank(BayesianModel(net()), antithetic=True).draw([0, 1], spnb.Key(1))
+    torch.testing.assert_close(alone.mean(0), wanted.mean)
+
+
+def test_dropout_leaves_out_whole_input_units_of_all_layers_but_the_first() -> None:
+    posterior = spnb.MCDropout(BayesianModel(net()), rate=0.3)
+    assert posterior.rates == {"2.weight": 0.3}
+    drawn = posterior.draw(range(3000), spnb.Key(2)).detach()
+    values = BayesianModel.unflatten(drawn, posterior.model.drawn)
+    assert torch.equal(values["0.weight"][0], posterior.model.net[0].weight.detach())
+    factors = values["2.weight"] / posterior.model.net[2].weight.detach()  # [S, out, in]
+    torch.testing.assert_close(factors[:, 0], factors[:, 1])  # a unit is there for all, or for none
+    out = factors[:, 0] == 0
+    torch.testing.assert_close(factors[:, 0][~out], torch.full_like(factors[:, 0][~out], 1 / 0.7))
+    assert abs(out.double().mean().item() - 0.3) < 0.02
+    together = out.double().T.corrcoef()
+    assert (together - torch.eye(4)).abs().max() < 0.1  # units are left out independently
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: spnb.LowRank(m, rank=0), "rank=0 must be at least 1; rank 0 is"),
+        (lambda m: spnb.LowRank(m, init_scale=0), "init_scale=0 must be positive"),
+        (lambda m: spnb.MCDropout(m, rate=1.0), r"rate of '2.weight' is 1.0; it must be in \[0"),
+        (lambda m: spnb.MCDropout(m, rate=0.0), "No unit would ever be left out"),
+        (lambda m: spnb.MCDropout(m, rate={"1.weight": 0.1}), r"\['1.weight'\] are no weights of"),
+    ],
+)
+def test_bad_numbers_are_named(make: Make, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(BayesianModel(net()))
+
+
+def test_a_point_has_one_sample() -> None:
+    posterior = spnb.Point(BayesianModel(net()))
+    x = torch.randn(5, 3, dtype=torch.float64)
+    assert spnb.predict(posterior, x).shape == (1, 5, 2)
+    with pytest.raises(ValueError, match="num_samples=8, but this Point has 1 different sample:"):
+        spnb.predict(posterior, x, num_samples=8)
+    with pytest.raises(ValueError, match="ask for at most that many"):
+        spnb.fit(posterior, (x, torch.zeros(5).long()), num_samples=2)

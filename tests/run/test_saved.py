@@ -1,0 +1,106 @@
+"""Posteriors in files: all methods come back as they were, and nothing else is let in."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import spnb
+from tests.methods import METHODS
+from tests.run.problems import problem
+
+AGAIN = """
+import sys, torch, spnb
+from tests.run.problems import problem
+start, (x, _) = problem(25)
+torch.save(spnb.predict(spnb.load(sys.argv[1], start.model), x, seed=3), sys.argv[2])
+"""
+
+
+def trained(name: str) -> tuple[spnb.Posterior, torch.Tensor]:
+    start, data = problem(25)
+    return spnb.fit(METHODS[name](start.model), data, epochs=2).posterior, data[0]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_fresh_process_predicts_the_same(name: str, tmp_path: Path) -> None:
+    posterior, x = trained(name)
+    file = spnb.save(posterior, tmp_path / "posterior.safetensors")
+    command = [sys.executable, "-c", AGAIN, str(file), str(tmp_path / "draws")]
+    subprocess.run(command, check=True, cwd=Path(__file__).parents[2])
+    assert torch.equal(torch.load(tmp_path / "draws"), spnb.predict(posterior, x, seed=3))
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("exploded",)
+
+
+def test_what_is_no_posterior_is_refused_and_never_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    posterior, _ = trained("LowRank")
+    whole = spnb.save(posterior, "whole").read_bytes()
+    (tmp_path / "bomb").write_bytes(pickle.dumps(Bomb()))
+    (tmp_path / "short").write_bytes(whole[:-9])
+    (tmp_path / "empty").write_bytes(b"")
+    (tmp_path / "header").write_bytes(b"\xff" + whole[1:])
+    for name in ("bomb", "short", "empty", "header"):
+        with pytest.raises(ValueError, match=f"'{name}' is no whole safetensors file: "):
+            spnb.load(name, posterior.model)
+    assert not (tmp_path / "exploded").exists()
+    with pytest.raises(FileNotFoundError, match="There is no file 'nowhere'"):
+        spnb.load("nowhere", posterior.model)
+    save_file({"loc": torch.zeros(3)}, "foreign")
+    with pytest.raises(ValueError, match="'foreign' is 'something else', version none; this reads"):
+        spnb.load("foreign", posterior.model)
+
+
+def test_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
+    posterior, _ = trained("LowRank")
+    file = spnb.save(posterior, tmp_path / "file")
+    other = spnb.BayesianModel(torch.nn.Linear(12, 3).double())
+    with pytest.raises(ValueError, match=r"has '0.weight' \[10, 12\] with a prior where this one"):
+        spnb.load(file, other)
+    normal = spnb.priors.fan_in()
+    partly = problem(prior=lambda name, p: None if p.dim() < 2 else normal(name, p))[0].model
+    with pytest.raises(ValueError, match=r"'0.bias' \[10\] without a prior"):
+        spnb.load(file, partly)
+    single = problem(dtype=torch.float32)[0].model
+    with pytest.raises(
+        ValueError, match=r"'factor' is float64 \[163, 2\] in .* float32 "
+    ):
+        spnb.load(file, single)
+
+
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    posterior, x = trained("MeanField")
+    file = spnb.save(posterior, tmp_path / "file")
+    before = file.read_bytes()
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        spnb.save(trained("LowRank")[0], file)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+
+
+def test_only_the_librarys_posteriors_are_saved(tmp_path: Path) -> None:
+    class Own(spnb.MeanField):
+        pass
+
+    with pytest.raises(TypeError, match="A Own is none of the posteriors LowRank, MCDropout"):
+        spnb.save(Own(problem()[0].model), tmp_path / "file")
