@@ -25,7 +25,16 @@ if TYPE_CHECKING:
         PlainAveraging,
         PredictiveNLL,
     )
-    from spnb.maths.posteriors import LowRank, MCDropout, MeanField, Point, Posterior
+    from spnb.maths.posteriors import (
+        SWAG,
+        Ensemble,
+        Laplace,
+        LowRank,
+        MCDropout,
+        MeanField,
+        Point,
+        Posterior,
+    )
     from spnb.parallel.keyed import Key
     from spnb.parallel.layout import Layout
     from spnb.parallel.memory import share
@@ -52,10 +61,13 @@ _HOMES = {
     "Objective": "spnb.maths.objectives",
     "PlainAveraging": "spnb.maths.objectives",
     "PredictiveNLL": "spnb.maths.objectives",
+    "Ensemble": "spnb.maths.posteriors",
+    "Laplace": "spnb.maths.posteriors",
     "LowRank": "spnb.maths.posteriors",
     "MCDropout": "spnb.maths.posteriors",
     "MeanField": "spnb.maths.posteriors",
     "Point": "spnb.maths.posteriors",
+    "SWAG": "spnb.maths.posteriors",
     "Posterior": "spnb.maths.posteriors",
     "Key": "spnb.parallel.keyed",
     "Layout": "spnb.parallel.layout",
@@ -81,10 +93,12 @@ __all__ = [
     "BayesianModel",
     "ELBO",
     "EnergyScore",
+    "Ensemble",
     "Fitted",
     "GaussianMoments",
     "History",
     "Key",
+    "Laplace",
     "Layout",
     "LowRank",
     "MCDropout",
@@ -94,6 +108,7 @@ __all__ = [
     "Point",
     "Posterior",
     "PredictiveNLL",
+    "SWAG",
     "WorkerDied",
     "WorkerPool",
     "calibrate",

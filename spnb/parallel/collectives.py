@@ -78,21 +78,30 @@ def local_device() -> tuple[torch.device, str]:
 class Communicator:
     """The ranks of a layout, able to sum and to gather.
 
-    Args:
-        layout: None for a process by itself, even where there are others.
-
-    Raises:
-        ValueError: the layout does not fit the world size.
+    Attributes:
+        layout: how the ranks are laid out.
+        rank: this one among them.
+        traffic: what it sent, by the kind of call.
+        trace: where its time went.
+        group: the process group that sums; None: all ranks of the world.
     """
 
     layout: Layout
     rank: int = 0
     traffic: dict[str, Traffic] = field(default_factory=dict)
     trace: Trace = field(default_factory=Trace)
+    group: Any = None
 
     @classmethod
     def join(cls, layout: Layout | None) -> Communicator:
-        """The communicator of a layout, resolved and checked against the world."""
+        """The communicator of a layout, resolved and checked against the world.
+
+        Args:
+            layout: None for a process by itself, even where there are others.
+
+        Raises:
+            ValueError: the layout does not fit the world size.
+        """
         if layout is None:
             return cls(Layout())
         if not isinstance(layout, Layout):
@@ -114,13 +123,20 @@ class Communicator:
         """Where this rank stands along an axis."""
         return self.layout.coordinate(self.rank, axis)
 
+    def along(self, axis: Axis) -> Communicator:
+        """The ranks that differ from this one along one axis alone, with the same record."""
+        layout = Layout(**{axis: len(self.layout.ranks(self.rank, axis))})
+        group = self._group(axis) if layout.size > 1 else None
+        return Communicator(layout, self.coordinate(axis), self.traffic, self.trace, group)
+
     def sum(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all ranks."""
         if self.size > 1:
-            board = blackboard(dist.group.WORLD)
+            group = self.group or dist.group.WORLD
+            board = blackboard(group)
             with self.trace.span("all-reduce"), self._counted("all_reduce", tensor):
                 if board is None:
-                    dist.all_reduce(tensor)
+                    dist.all_reduce(tensor, group=group)
                 else:
                     board.sum(tensor)
 
@@ -157,20 +173,20 @@ class Communicator:
         """Replace a tensor by rank 0's."""
         if self.size > 1:
             with self._counted("broadcast", tensor):
-                dist.broadcast(tensor, src=0)
+                dist.broadcast(tensor, group=self.group, group_src=0)
 
     def tell(self, value: T, source: int) -> T:
         """An object of one rank, on every rank. For rare messages; it is pickled."""
         if self.size == 1:
             return value
         box = [value]
-        dist.broadcast_object_list(box, src=source)
+        dist.broadcast_object_list(box, group=self.group, group_src=source)
         return box[0]
 
     def _group(self, axis: Axis) -> Any:
         """The process group of this rank along an axis; made once, by all ranks together."""
         if len(self.layout.ranks(self.rank, axis)) == self.size:
-            return dist.group.WORLD
+            return self.group or dist.group.WORLD
         key = (dist.group.WORLD, self.layout)
         if key not in _groups:
             for stale in [k for k in _groups if k[0] is not dist.group.WORLD]:

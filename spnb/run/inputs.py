@@ -28,26 +28,30 @@ def positive(**numbers: int) -> None:
             raise ValueError(f"{name}={value} must be at least 1.")
 
 
-def samples(posterior: Posterior, wanted: int | None, usual: int) -> int:
+def samples(posterior: Posterior, wanted: int | None, usual: int, training: bool = False) -> int:
     """How many samples to take.
 
     Args:
         posterior: the posterior.
         wanted: what was asked for; None: all that there are, or the usual number.
         usual: of a posterior that has as many as one likes.
+        training: whether for a step of training.
 
     Raises:
         TypeError: not a whole number.
         ValueError: not positive, or more than there are.
     """
-    most = posterior.num_draws if isinstance(posterior, Posterior) else None
+    most = None
+    if isinstance(posterior, Posterior):
+        most = posterior.draws_in_training if training else posterior.num_draws
     if wanted is None:
         return most or usual
     positive(num_samples=wanted)
     if most is not None and wanted > most:
         raise ValueError(
             f"num_samples={wanted}, but this {type(posterior).__name__} has {most} different "
-            f"sample{'s'[: most != 1]}: ask for at most that many, or leave num_samples out."
+            f"sample{'s'[: most != 1]}{' in training' * training}: ask for at most that many, or "
+            "leave num_samples out."
         )
     return wanted
 

@@ -10,6 +10,7 @@ from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from spnb.run import separate
 from spnb.run.history import StepRecord
 from spnb.run.step import compute_gradient
 from spnb.run.work import Work
@@ -54,7 +55,9 @@ class Loop:
         info = compute_gradient(self.work, x, y, self.done)
         with self.work.communicator.trace.span("update"):
             norm = self.work.buffer.norm()
-            if self.clip_norm is not None:
+            if self.clip_norm is not None and self.work.posterior.separate:
+                separate.clip(self.work.posterior, self.clip_norm)
+            elif self.clip_norm is not None:
                 clip_grads_with_norm_(self._trained, self.clip_norm, norm)
             rate = self.optimizer.param_groups[0]["lr"]
             self.optimizer.step()

@@ -38,7 +38,8 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
     """
     method = type(posterior).__name__
     if getattr(posteriors, method, None) is not type(posterior):
-        raise TypeError(f"A {method} is none of the posteriors {', '.join(posteriors.__all__)}.")
+        known = ", ".join(name for name in posteriors.__all__ if name != "Posterior")
+        raise TypeError(f"A {method} is none of the library's: {known}.")
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -106,7 +107,7 @@ def load(path: str | os.PathLike[str], model: BayesianModel) -> Posterior:
                 "was, in the same precision."
             )
     posterior.load_state_dict(tensors)
-    return posterior
+    return posterior.eval()
 
 
 def _sites(model: BayesianModel) -> list[list[Any]]:

@@ -14,7 +14,7 @@ from spnb.maths.objectives import ELBO, Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.parallel.layout import Layout
-from spnb.run import in_flight, inputs
+from spnb.run import in_flight, inputs, separate
 from spnb.run.place import place_of
 from spnb.run.work import Work
 
@@ -54,10 +54,12 @@ def begin(
         TypeError: something is of the wrong kind.
         ValueError: bad numbers, shapes or data.
     """
-    num_samples = inputs.samples(posterior, num_samples, num_samples)
+    num_samples = inputs.samples(posterior, num_samples, num_samples, training=True)
     x, y = inputs.data_set(posterior, data)
     comm = Communicator.join(layout)
     posterior = copy.deepcopy(posterior).to(place_of(posterior, device))
+    if posterior.separate and comm.layout.sample <= num_samples:  # else `check_work` says so
+        posterior = separate.own_part(posterior, comm, num_samples)
     place = next(posterior.parameters()).device
     if batch_size is None:
         batch_size, x, y = len(x), x.to(place), y.to(place)
@@ -92,6 +94,8 @@ def _checked(
     comm.layout.check_work(num_samples, batch_size)
     predictions = inputs.probe(posterior, *data)
     per_item = inputs.loss_per_item(posterior, objective, predictions, data[1])
+    if posterior.separate:
+        separate.check(posterior, objective, per_item, num_samples)
     return Work(
         posterior,
         objective,
@@ -118,5 +122,6 @@ def agree(work: Work, epochs: int, batch_size: int) -> None:
     first = comm.tell(mine, 0)
     if mine != first:
         raise ValueError(f"Rank 0 was asked for {first}, rank {comm.rank} for {mine}.")
-    for parameter in work.posterior.parameters():
-        comm.copy_from_first(parameter.data)
+    if not work.posterior.separate:  # those have been told in `begin`
+        for parameter in work.posterior.parameters():
+            comm.copy_from_first(parameter.data)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spnb.parallel.keyed import Key
+from spnb.run import separate
 from spnb.run.samples import Source
 from spnb.run.tile import TileRun
 from spnb.run.work import Work
@@ -25,6 +26,8 @@ class StepInfo:
         loss: data term + temperature / N * divergence.
         data_term: the objective's mean loss of the batch.
         divergence: KL(posterior || prior), in nats.
+
+    Where each sample has parameters of its own, the mean over those of this rank.
     """
 
     loss: float
@@ -53,7 +56,10 @@ def compute_gradient(work: Work, x: Tensor, y: Tensor, step: int) -> StepInfo:
     data_term = run.separately() if work.per_item and objective.separable else run.gathered()
     factor = objective.temperature / work.num_data
     with comm.trace.span("divergence"):
-        known = source.finish(comm.rank, comm.size, factor)
+        known = source.finish(work.summing.rank, work.summing.size, factor)
     losses = torch.stack([data_term, run.estimated + known])
-    data, divergence = work.buffer.reduce(comm, losses, tile, step).tolist()
+    data, divergence = work.buffer.reduce(work.summing, losses, tile, step).tolist()
+    if work.posterior.separate:
+        separate.share_point(work.posterior, comm, work.num_samples)
+        data, divergence = data / len(tile.samples), divergence / len(tile.samples)
     return StepInfo(data + factor * divergence, data, divergence)

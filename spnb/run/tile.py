@@ -64,7 +64,7 @@ class TileRun:
         """
         work, likelihood = self.work, self.work.posterior.model.likelihood
         total = self.estimated.new_zeros(())
-        share = 1 / work.num_samples / len(self.x)  # of one sample and row
+        share = 1 / work.averaged / len(self.x)  # of one sample and row
         size, weight = 0, total
         with self._lane() as lane:
             for samples in self._chunks():
@@ -208,6 +208,6 @@ class TileRun:
         work = self.work
         if not work.posterior.estimates or work.communicator.coordinate("data") > 0:
             return []
-        mean = drawn.sampled_divergence().sum() / work.num_samples
+        mean = drawn.sampled_divergence().sum() / work.averaged
         self.estimated += mean.detach()
         return [(mean, mean.new_tensor(work.objective.temperature / work.num_data))]

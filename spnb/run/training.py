@@ -15,8 +15,8 @@ from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel import progress
 from spnb.parallel.keyed import Key
-from spnb.parallel.layout import Layout
-from spnb.run import inputs
+from spnb.parallel.layout import Layout, share
+from spnb.run import inputs, separate
 from spnb.run.history import EpochRecord, History
 from spnb.run.loop import Loop, let_go
 from spnb.run.optimizer import Schedule, adam, scheduler
@@ -106,7 +106,7 @@ def fit(
         FloatingPointError: a loss or gradient is not finite; names step, rank and parameter.
     """
     inputs.positive(batch_size=batch_size, epochs=epochs)
-    num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES)
+    num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES, training=True)
     held_out = None if validation is None else inputs.data_set(posterior, validation)
     batch_size = min(batch_size, len(inputs.data_set(posterior, data)[0]))
     work, x, y = begin(
@@ -123,7 +123,7 @@ def fit(
         augment=augment,
         views=views,
     )
-    posterior, comm = work.posterior, work.communicator
+    posterior, comm = work.posterior.train(), work.communicator
     agree(work, epochs, batch_size)
     steps_per_epoch = -(-len(x) // batch_size)
     total = epochs * steps_per_epoch
@@ -139,6 +139,7 @@ def fit(
         for rows in order(len(x), batch_size, seed, epoch):
             record = loop.step(x[rows].to(place), y[rows].to(place))
             history.steps.append(record)
+            posterior.observe(loop.done, total)
             progress.report(loop.done, total, samples=own, loss=record.loss)
         recent = history.steps[-steps_per_epoch:]
         found = (
@@ -156,6 +157,12 @@ def fit(
         )
     history.bytes_per_step = (comm.sent_bytes - sent_before) / total
     let_go(posterior)
+    if posterior.separate:
+        posterior = separate.join(posterior, comm, num_samples)
+        separate.join_history(history, comm, num_samples)
+    posterior.eval()
+    mine = share(len(x), comm.size, comm.rank)
+    posterior.finish(x[mine.start : mine.stop], y[mine.start : mine.stop], comm.sum)
     return Fitted(posterior, history)
 
 
@@ -192,7 +199,7 @@ def gradients(
         Gradients by the posterior's parameter names (``loc``, ``rho``: flat vectors ``[P]``;
         ``point`` if parameters are deterministic). ``model.unflatten`` gives them shapes.
     """
-    num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES)
+    num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES, training=True)
     work, x, y = begin(
         posterior,
         data,
@@ -207,7 +214,10 @@ def gradients(
     )
     compute_gradient(work, x, y, step)
     named = work.posterior.named_parameters()
-    return {name: p.grad.clone() for name, p in named if p.grad is not None}
+    found = {name: p.grad.clone() for name, p in named if p.grad is not None}
+    if posterior.separate:
+        found |= separate.join_gradients(found, work.communicator, num_samples)
+    return found
 
 
 def order(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

@@ -33,6 +33,9 @@ class Work:
             predictions have to be gathered; memory then does not grow with S.
         augment: augmentation of the inputs, or None.
         views: whether all samples see one augmented view, or each its own.
+        summing: the ranks that share a gradient: all of them, or those along ``data`` alone where
+            each sample has parameters of its own.
+        averaged: over how many samples the loss is a mean: S, or 1 where each has its own.
         buffer: where the gradient gathers.
         lane: where samples are evaluated one by one; None if graphs of several are alive at once.
     """
@@ -49,12 +52,17 @@ class Work:
     recompute: bool = False
     augment: Augmentation | None = None
     views: Literal["shared", "per_sample"] = "shared"
+    summing: Communicator = field(init=False)
+    averaged: int = field(init=False)
     buffer: GradientBuffer = field(init=False)
     lane: Lane | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Make room for the gradient, and for a sample where one at a time is evaluated."""
-        buffer = GradientBuffer(self.posterior, self.communicator.size)
+        separate, comm = self.posterior.separate, self.communicator
+        object.__setattr__(self, "summing", comm.along("data") if separate else comm)
+        object.__setattr__(self, "averaged", 1 if separate else self.num_samples)
+        buffer = GradientBuffer(self.posterior, self.summing.size)
         object.__setattr__(self, "buffer", buffer)
         one_by_one = self.recompute or (self.per_item and self.objective.separable)
         lane = Lane(self.posterior) if one_by_one and self.samples_in_flight == 1 else None

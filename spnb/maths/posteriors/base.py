@@ -47,11 +47,22 @@ class Posterior(nn.Module):
     #: towards the value at zero, softplus(0) = 0.69, and no prior asks for it
     undecayed: tuple[str, ...] = ()
 
-    #: how many different samples there are; None: as many as one likes
-    num_draws: int | None = None
+    #: whether each sample has parameters and a loss of its own, so that ranks along ``sample`` have
+    #: nothing to tell each other while they train
+    separate: bool = False
 
     #: whether samples come in pairs of opposite noise, so that only half of it has to be drawn
     antithetic: bool = False
+
+    @property
+    def num_draws(self) -> int | None:
+        """How many different samples there are; None: as many as one likes."""
+        return None
+
+    @property
+    def draws_in_training(self) -> int | None:
+        """How many there are in a step of training."""
+        return self.num_draws
 
     @property
     def drawing(self) -> type[Drawing]:
@@ -84,6 +95,39 @@ class Posterior(nn.Module):
         Values that JSON can hold, by the names of the arguments.
         """
         return {}
+
+    def observe(self, step: int, total: int) -> None:
+        """Look at the parameters after each step of training.
+
+        Args:
+            step: how many steps were taken.
+            total: how many there will be.
+        """
+
+    def finish(self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None]) -> None:
+        """Do what is left to do after the last step.
+
+        Args:
+            x: this rank's share of the inputs ``[n, ...]``.
+            y: their targets ``[n, ...]``.
+            add_up: replaces a tensor by its sum over all ranks.
+        """
+
+    def part(self, samples: range) -> Posterior:
+        """A copy that holds only some samples, where each has parameters of its own.
+
+        Args:
+            samples: which; they keep their indices.
+        """
+        raise NotImplementedError
+
+    def join(self, gather: Callable[[Tensor], Tensor]) -> Posterior:
+        """The whole again, from the parts that the ranks trained.
+
+        Args:
+            gather: a rank's own ``[m, ...]`` to that of all samples, ``[M, ...]``.
+        """
+        raise NotImplementedError
 
     def label(self, name: str, index: int) -> str:
         """Which of the net's parameters an element of a trained one belongs to, for messages.

@@ -25,12 +25,15 @@ class Point(Posterior):
         loc: the weights :math:`\theta`, ``[P]``.
     """
 
-    num_draws = 1
-
     def __init__(self, model: BayesianModel) -> None:
         super().__init__(model)
         self.loc = nn.Parameter(model.flatten(model.drawn))
         self._prior = CrossEntropy(model)
+
+    @property
+    def num_draws(self) -> int:
+        """One: all samples are the same."""
+        return 1
 
     def prepare(self) -> tuple[Tensor]:
         """The weights ``[P]``."""

@@ -60,11 +60,16 @@ def join(
 
 def leave() -> None:
     """Destroy the default group and every other."""
+    known = dist.distributed_c10d._world
+    if known.pg_map and not dist.is_initialized():
+        # A failure cut an attempt to join short, between the group and its place as the default:
+        # its name would stay taken for good.
+        dist.distributed_c10d._update_default_pg(next(iter(known.pg_map)))
     if dist.is_initialized():
         dist.destroy_process_group()
     # Groups are numbered, and a rank whose attempt to join failed has counted it: without this
     # it would wait for the others under another name than they for it.
-    dist.distributed_c10d._world.group_count = 0
+    known.group_count = 0
 
 
 def forget_store() -> None:

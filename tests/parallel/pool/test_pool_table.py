@@ -143,6 +143,19 @@ def grouped(fail):
         assert kernel.value("pool.run(grouped, False)") == [2.0, 2.0]
 
 
+def test_a_rank_that_was_cut_short_while_it_joined_joins_the_next_time(kernel: Kernel) -> None:
+    """Between the group and its place as the default one: the state that a failure leaves then."""
+    reply = kernel.run("""
+def cut_short():
+    if os.environ["RANK"] == "1":
+        dist.distributed_c10d._update_default_pg(None)
+        raise OSError("cut short")
+pool.run(cut_short)
+""")
+    assert reply.error == ("OSError", "cut short")
+    assert kernel.value("pool.run(lambda: dist.get_world_size())") == [2, 2]
+
+
 def interrupted(kernel: Kernel, code: str, after: float = 0.5) -> float:
     """Interrupt a cell that prints "go"; seconds from the interrupt to its end."""
     kernel.begin(code)

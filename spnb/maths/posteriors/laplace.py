@@ -1,0 +1,175 @@
+"""Laplace: a normal around the mode, as wide as the loss is flat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import hessian, jacrev, vmap
+
+from spnb.maths.models import BayesianModel, plain_attention
+from spnb.maths.posteriors import noise
+from spnb.maths.posteriors.base import Key, Posterior
+from spnb.maths.posteriors.cross_entropy import CrossEntropy
+from spnb.maths.posteriors.normal_runs import normal_runs
+
+LARGEST = 4096
+"""Most weights whose whole covariance is kept."""
+ROWS = 64
+"""Rows whose Jacobians are formed at once."""
+
+
+class Laplace(Posterior):
+    r"""Laplace's approximation (MacKay 1992; Daxberger et al., arXiv 2106.14806).
+
+    Training goes with one point, to the maximum a posteriori. Then the curvature there is summed
+    over the data, as the generalised Gauss–Newton matrix, and added to that of the prior:
+
+    .. math:: H = \sum_n J_n^\top \Lambda_n J_n + \operatorname{diag}(s^{-2}), \qquad
+              q(w) = \mathcal N(\theta, H^{-1})
+
+    with the network's Jacobian :math:`J_n` and the Hessian :math:`\Lambda_n` of the loss at its
+    output. The ranks share the rows.
+
+    Args:
+        model: the Bayesian model, with normal priors. Training starts at the values of its net.
+        structure: ``"diagonal"``, or ``"full"`` for a whole matrix over at most 4,096 weights.
+        weights: ``"all"``, or ``"last"`` for those of the last layer alone, the others staying at
+            the mode; the choice for large nets.
+
+    Attributes:
+        loc: the mode :math:`\theta`, ``[P]``.
+        root: of the covariance of the Q weights that have one: standard deviations ``[Q]``, or a
+            matrix R with :math:`R R^\top = H^{-1}`, ``[Q, Q]``; zero before training.
+    """
+
+    root: Tensor
+
+    def __init__(
+        self,
+        model: BayesianModel,
+        structure: Literal["diagonal", "full"] = "diagonal",
+        weights: Literal["all", "last"] = "all",
+    ) -> None:
+        super().__init__(model)
+        if structure not in ("diagonal", "full") or weights not in ("all", "last"):
+            raise ValueError(
+                f"structure='{structure}' must be 'diagonal' or 'full', weights='{weights}' 'all' "
+                "or 'last'."
+            )
+        self.structure, self.weights = structure, weights
+        self._prior = CrossEntropy(model)
+        if self._prior.estimates:
+            raise ValueError("Laplace's approximation needs normal priors: others may not curve.")
+        self.loc = nn.Parameter(model.flatten(model.drawn))
+        self._first = _start_of_last_layer(model) if weights == "last" else 0
+        size = len(self.loc) - self._first
+        if structure == "full" and size > LARGEST:
+            raise ValueError(
+                f"A full covariance of {size} weights has {size**2:.1e} numbers; at most {LARGEST} "
+                "weights may have one: use structure='diagonal' or weights='last'."
+            )
+        shape = (size,) if structure == "diagonal" else (size, size)
+        self.register_buffer("root", self.loc.new_zeros(shape, requires_grad=False))
+
+    def options(self) -> dict[str, Any]:
+        """Of which weights, and which form the covariance has."""
+        return {"structure": self.structure, "weights": self.weights}
+
+    @property
+    def num_draws(self) -> int | None:
+        """One until it is trained, then as many as one likes."""
+        return 1 if self.training else None
+
+    @property
+    def draws_in_training(self) -> int:
+        """One: the point."""
+        return 1
+
+    def finish(self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None]) -> None:
+        """Find the curvature at the mode.
+
+        Args:
+            x: this rank's share of the inputs ``[n, ...]``.
+            y: their targets ``[n, ...]``.
+            add_up: replaces a tensor by its sum over all ranks.
+        """
+        total = torch.zeros_like(self.root)
+        with plain_attention():
+            for rows, targets in zip(x.split(ROWS), y.split(ROWS), strict=True):
+                total += self._curvature(rows.to(total.device), targets.to(total.device))
+        add_up(total)
+        prior = self._prior_precision()
+        if self.structure == "diagonal":
+            self.root.copy_((total + prior).rsqrt())
+            return
+        half = torch.linalg.cholesky(total + torch.diag(prior))
+        eye = torch.eye(len(prior)).to(half)
+        self.root.copy_(torch.linalg.solve_triangular(half, eye, upper=False).T)
+
+    def _curvature(self, x: Tensor, y: Tensor) -> Tensor:
+        """The sum over some rows of J' Λ J, or of its diagonal."""
+        model, point = self.model, self.point.detach()
+        fixed, own = self.loc.detach().split([self._first, len(self.loc) - self._first])
+
+        def output(own: Tensor, x: Tensor) -> Tensor:
+            values = model.unflatten(torch.cat([fixed, own]), model.drawn)
+            return model.predict_one(values, point, x.unsqueeze(0)).squeeze(0)
+
+        def loss(output: Tensor, y: Tensor) -> Tensor:
+            return -model.likelihood.log_likelihood(output[None, None], y[None]).sum()
+
+        outputs = vmap(output, in_dims=(None, 0))(own, x)
+        bends = vmap(hessian(loss))(outputs, y)
+        slopes = vmap(jacrev(output), in_dims=(None, 0))(own, x).flatten(1, -2)  # [n, C, Q]
+        size = slopes.shape[1]
+        bent = torch.einsum("ncd,ndq->ncq", bends.reshape(len(x), size, size), slopes)
+        if self.structure == "diagonal":
+            return (slopes * bent).sum((0, 1))
+        return torch.einsum("ncq,ncr->qr", slopes, bent)
+
+    def _prior_precision(self) -> Tensor:
+        """That of the prior, ``[Q]``."""
+        whole = torch.zeros_like(self.loc.detach())
+        for run in normal_runs(self.model.drawn):
+            whole[run.start : run.stop] = torch.as_tensor(run.scale).to(whole).square().reciprocal()
+        return whole[self._first :]
+
+    def prepare(self) -> tuple[Tensor, ...]:
+        """The mode ``[P]``; after training, the root of the covariance as well."""
+        return (self.loc,) if self.training else (self.loc, self.root)
+
+    def draw(
+        self, sample_ids: Sequence[int], key: Key, prepared: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        """Weights ``[C, P]`` of some samples."""
+        loc, *roots = self.prepare() if prepared is None else prepared
+        weights = loc.expand(len(sample_ids), -1)
+        if not roots:
+            return weights
+        (root,) = roots
+        own = noise.draw(sample_ids, key, root[..., 0].flatten() if root.dim() > 1 else root, False)
+        away = own * root if root.dim() == 1 else own @ root.T
+        return weights + nn.functional.pad(away, (self._first, 0))
+
+    def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
+        """-log prior of the point; the parts share out the weights."""
+        return self._prior.known(prepared[0], torch.zeros_like(prepared[0]), part, parts)
+
+    def sampled_divergence(
+        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
+    ) -> Tensor:
+        """Nothing is estimated: all priors are normal."""
+        raise NotImplementedError
+
+
+def _start_of_last_layer(model: BayesianModel) -> int:
+    """Where in the flat vector the drawn parameters of the last layer begin, to its end."""
+    names = [site.name for site in model.drawn]
+    last = names[-1].rpartition(".")[0]
+    sizes = [site.size for site in model.drawn if site.name.rpartition(".")[0] != last]
+    if not sizes or len(sizes) == len(names):
+        raise ValueError(f"weights='last': the net has no last layer apart from {names}.")
+    return sum(sizes)

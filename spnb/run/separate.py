@@ -1,0 +1,98 @@
+"""Posteriors whose samples never meet in training: each rank along ``sample`` has its own.
+
+A rank copies its samples' parameters out of the whole, trains them with the ranks that share its
+samples, and puts the whole together at the end. Until then nothing is sent along ``sample``, but
+the gradient of deterministic parameters, which all samples share.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from spnb.maths.objectives import Objective
+from spnb.maths.posteriors import Posterior
+from spnb.parallel.collectives import Communicator
+from spnb.run.history import History
+
+
+def check(posterior: Posterior, objective: Objective, per_item: bool, num_samples: int) -> None:
+    """Refuse an objective that looks at several samples together, and a part of the samples.
+
+    Raises:
+        ValueError: the samples could not be trained each by itself.
+    """
+    kind = type(posterior).__name__
+    if not (objective.separable and per_item):
+        raise ValueError(
+            f"{objective!r} looks at all samples together, and those of {kind} are trained each by "
+            "itself: use spnb.ELBO()."
+        )
+    if num_samples != posterior.num_draws:
+        raise ValueError(
+            f"num_samples={num_samples}, but {kind} trains all of its {posterior.num_draws} "
+            "samples: leave num_samples out."
+        )
+
+
+def own_part(posterior: Posterior, comm: Communicator, num_samples: int) -> Posterior:
+    """The part of a posterior that this rank trains, as rank 0 has it."""
+    for parameter in posterior.parameters():
+        comm.copy_from_first(parameter.data)
+    return posterior.part(comm.layout.tile(comm.rank, num_samples, 1).samples)
+
+
+def share_point(posterior: Posterior, comm: Communicator, num_samples: int) -> None:
+    """Average the gradient of the deterministic parameters, if any, over all samples."""
+    gradient = posterior.point.grad
+    if gradient is not None:
+        comm.along("sample").sum(gradient)
+        gradient.div_(num_samples)
+
+
+def clip(posterior: Posterior, most: float) -> None:
+    """Shorten the gradient of each sample that is longer than allowed."""
+    for name, parameter in posterior.named_parameters():
+        if name != "point" and parameter.grad is not None:
+            lengths = parameter.grad.flatten(1).norm(dim=1)
+            factors = (most / (lengths + 1e-6)).clamp(max=1.0)
+            parameter.grad.mul_(factors.view(-1, *[1] * (parameter.dim() - 1)))
+
+
+def join(posterior: Posterior, comm: Communicator, num_samples: int) -> Posterior:
+    """The whole posterior, on every rank, from the parts that they trained."""
+    sizes = comm.layout.sizes("sample", num_samples)
+    return posterior.join(lambda part: comm.gather(part, "sample", 0, sizes))
+
+
+def join_gradients(
+    own: dict[str, Tensor], comm: Communicator, num_samples: int
+) -> dict[str, Tensor]:
+    """Gradients of all samples' parameters ``[M, ...]`` from those of a rank's own."""
+    sizes = comm.layout.sizes("sample", num_samples)
+    return {
+        name: comm.gather(part, "sample", 0, sizes) for name, part in own.items() if name != "point"
+    }
+
+
+def join_history(history: History, comm: Communicator, num_samples: int) -> None:
+    """Replace a rank's losses by their mean over all samples, and lengths by those of the whole."""
+    sizes = comm.layout.sizes("sample", num_samples)
+    rows = [[s.loss, s.data_term, s.divergence, s.gradient_norm] for s in history.steps]
+    own = torch.tensor([rows], dtype=torch.float64)
+    parts = comm.gather(own, "sample", 0, [1] * len(sizes))  # [ranks, steps, 4]
+    shares = torch.tensor(sizes, dtype=torch.float64) / num_samples
+    means = torch.einsum("r,rsf->sf", shares, parts)
+    lengths = parts[..., 3].square().sum(0).sqrt()
+    history.steps[:] = [
+        replace(step, loss=loss, data_term=data, divergence=kl, gradient_norm=length)
+        for step, (loss, data, kl, _), length in zip(
+            history.steps, means.tolist(), lengths.tolist(), strict=True
+        )
+    ]
+    per_epoch = len(history.steps) // len(history.epochs)
+    for epoch, record in enumerate(history.epochs):
+        recent = history.loss[epoch * per_epoch :][:per_epoch]
+        history.epochs[epoch] = replace(record, loss=sum(recent) / per_epoch)
