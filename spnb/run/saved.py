@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,8 @@ from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import Posterior
 
 FORMAT, VERSION = "spnb posterior", "1"
+KNOWN = {name: getattr(posteriors, name) for name in posteriors.__all__ if name != "Posterior"}
+"""Methods by name: no other class is ever made from what a file says."""
 
 
 def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
@@ -37,9 +38,8 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
         OSError: the file cannot be written.
     """
     method = type(posterior).__name__
-    if getattr(posteriors, method, None) is not type(posterior):
-        known = ", ".join(name for name in posteriors.__all__ if name != "Posterior")
-        raise TypeError(f"A {method} is none of the library's: {known}.")
+    if KNOWN.get(method) is not type(posterior):
+        raise TypeError(f"A {method} is none of the library's: {', '.join(KNOWN)}.")
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -50,15 +50,14 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
     tensors = {name: t.detach().cpu().contiguous() for name, t in posterior.state_dict().items()}
     path = Path(path)
     # Aside first, then renamed: whoever looks finds the old file or the new one.
-    handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         save_file(tensors, aside, about)
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
     return path
 
@@ -92,12 +91,13 @@ def load(path: str | os.PathLike[str], model: BayesianModel) -> Posterior:
             f"'{path}' is {about.get('format', 'something else')!r}, version "
             f"{about.get('version', 'none')}; this reads {FORMAT!r}, version {VERSION}."
         )
-    _check_sites(path, json.loads(about["sites"]), _sites(model))
-    if about["method"] not in posteriors.__all__:
-        raise ValueError(f"'{path}' holds a {about['method']}, which this version does not know.")
-    posterior: Posterior = getattr(posteriors, about["method"])(
-        model, **json.loads(about["options"])
-    )
+    try:
+        make = KNOWN[about["method"]]
+        sites, options = (json.loads(about[name]) for name in ("sites", "options"))
+        _check_sites(path, list(sites), _sites(model))
+        posterior: Posterior = make(model, **options)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"'{path}' says nothing that makes sense here: {error!r}.") from None
     own = posterior.state_dict()
     for name in sorted({*own, *tensors}):
         here, there = (_form(of.get(name)) for of in (own, tensors))

@@ -77,12 +77,14 @@ def join_gradients(
     }
 
 
-def join_history(history: History, comm: Communicator, num_samples: int) -> None:
+def join_history(
+    history: History, comm: Communicator, num_samples: int, device: torch.device
+) -> None:
     """Replace a rank's losses by their mean over all samples, and lengths by those of the whole."""
     sizes = comm.layout.sizes("sample", num_samples)
     rows = [[s.loss, s.data_term, s.divergence, s.gradient_norm] for s in history.steps]
-    own = torch.tensor([rows], dtype=torch.float64)
-    parts = comm.gather(own, "sample", 0, [1] * len(sizes))  # [ranks, steps, 4]
+    own = torch.tensor([rows], dtype=torch.float64, device=device)
+    parts = comm.gather(own, "sample", 0, [1] * len(sizes)).cpu()  # [ranks, steps, 4]
     shares = torch.tensor(sizes, dtype=torch.float64) / num_samples
     means = torch.einsum("r,rsf->sf", shares, parts)
     lengths = parts[..., 3].square().sum(0).sqrt()

@@ -159,7 +159,7 @@ def fit(
     let_go(posterior)
     if posterior.separate:
         posterior = separate.join(posterior, comm, num_samples)
-        separate.join_history(history, comm, num_samples)
+        separate.join_history(history, comm, num_samples, place)
     posterior.eval()
     mine = share(len(x), comm.size, comm.rank)
     posterior.finish(x[mine.start : mine.stop], y[mine.start : mine.stop], comm.sum)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import subprocess
@@ -63,6 +64,12 @@ def test_what_is_no_posterior_is_refused_and_never_executed(
     save_file({"loc": torch.zeros(3)}, "foreign")
     with pytest.raises(ValueError, match="'foreign' is 'something else', version none; this reads"):
         spnb.load("foreign", posterior.model)
+    about = {"format": "spnb posterior", "version": "1", "method": "Posterior"}
+    about |= {"sites": json.dumps([]), "options": json.dumps({})}
+    for change in ({}, {"sites": ""}, {"options": '{"rank": "x"}'}, {"options": "[]"}):
+        save_file({"loc": torch.zeros(3)}, "strange", about | change)
+        with pytest.raises(ValueError, match="'strange'"):
+            spnb.load("strange", posterior.model)
 
 
 def test_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
