@@ -484,10 +484,10 @@ print("\n\n".join(told))
 # - Narrow orange blocks, hatched `///`, are *drawing*. With shared samples a rank has 4 of them,
 #   with a shared batch 8: every rank draws all samples. (Each row needs all weights, so half of a
 #   draw is of no use.)
-# - The passes are light blue and plain (forward), dark blue and hatched `\\\` (backward). With a
-#   shared batch they are about half as wide, with shared samples half as many. Careful with the
-#   backward ones: at its end each sample carries its gradient back into means and scales, P numbers
-#   each. That part knows nothing of rows.
+# - The passes are blue: plain is forward, hatched `\\\` is backward. With a shared batch they are
+#   about half as wide, with shared samples half as many. Careful with the backward ones: at its end
+#   each sample carries its gradient back into means and scales, P numbers each. That part knows
+#   nothing of rows.
 # - *Waiting* is not sending. The all-reduce of the rank that comes first lasts until the last one
 #   has come. Only what is drawn as all-reduce is the message itself.
 # - The update is the same everywhere: each rank updates all weights.
