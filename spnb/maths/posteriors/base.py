@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
+from spnb.maths.posteriors.cross_entropy import CrossEntropy
 
 
 class Key(Protocol):
@@ -72,6 +73,7 @@ class Posterior(nn.Module):
     def __init__(self, model: BayesianModel) -> None:
         super().__init__()
         self._model = (model,)
+        self._prior = CrossEntropy(model)
         point = model.flatten(model.deterministic)
         if len(point):
             self.point = nn.Parameter(point)
@@ -187,19 +189,19 @@ class Posterior(nn.Module):
 
     @property
     def estimates(self) -> bool:
-        """Whether a part of the divergence has no closed form."""
-        return False
+        """Whether a part of the divergence has no closed form: that from a prior not normal."""
+        return self._prior.estimates
 
     def sampled_divergence(
         self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
     ) -> Tensor:
-        """That part of it, estimated from each of the drawn samples, ``[C]``.
+        """That part of it, estimated from each of the drawn samples, ``[C]``: their -log prior.
 
         Args:
             values: the samples, ``{name: [C, *shape]}``.
             prepared: what `prepare` returned.
         """
-        raise NotImplementedError
+        return self._prior.sampled(values)
 
 
 class Drawing:

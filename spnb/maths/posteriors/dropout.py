@@ -11,7 +11,6 @@ from torch.nn.modules.conv import _ConvNd
 
 from spnb.maths.models import BayesianModel, Site
 from spnb.maths.posteriors.base import Key, Posterior
-from spnb.maths.posteriors.cross_entropy import CrossEntropy
 
 
 class MCDropout(Posterior):
@@ -52,7 +51,6 @@ class MCDropout(Posterior):
                 f"No unit would ever be left out: the net has the layers {layers}, and a number as "
                 "rate spares the first. Give rates by name."
             )
-        self._prior = CrossEntropy(model)
 
     def options(self) -> dict[str, Any]:
         """The rates by name."""
@@ -93,17 +91,6 @@ class MCDropout(Posterior):
         for name, rate in self.rates.items():
             parts[name].fill_(rate / (1 - rate))
         return spread
-
-    @property
-    def estimates(self) -> bool:
-        """Whether some prior is not normal."""
-        return self._prior.estimates
-
-    def sampled_divergence(
-        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
-    ) -> Tensor:
-        """-log prior where it is not normal, ``[C]``."""
-        return self._prior.sampled(values)
 
 
 def _layers(model: BayesianModel) -> list[str]:

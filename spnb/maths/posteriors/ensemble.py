@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors.base import Drawing, Key, Posterior
-from spnb.maths.posteriors.cross_entropy import CrossEntropy
 
 
 class Ensemble(Posterior):
@@ -44,7 +43,6 @@ class Ensemble(Posterior):
             raise ValueError(f"size={size} must be at least 1.")
         self.members = nn.Parameter(_starts(model, size, seed))
         self.size, self.first = size, 0
-        self._prior = CrossEntropy(model)
 
     def options(self) -> dict[str, Any]:
         """Number of members."""
@@ -91,17 +89,6 @@ class Ensemble(Posterior):
         (members,) = prepared
         still = torch.zeros_like(members[0])
         return torch.stack([self._prior.known(m, still, part, parts) for m in members]).sum()
-
-    @property
-    def estimates(self) -> bool:
-        """Whether some prior is not normal."""
-        return self._prior.estimates
-
-    def sampled_divergence(
-        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
-    ) -> Tensor:
-        """-log prior where it is not normal, ``[C]``; exact."""
-        return self._prior.sampled(values)
 
     def label(self, name: str, index: int) -> str:
         """Which parameter of which member an element belongs to, for messages."""

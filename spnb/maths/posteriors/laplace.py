@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,9 +11,9 @@ from torch.func import hessian, jacrev, vmap
 
 from spnb.maths.models import BayesianModel, plain_attention
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key, Posterior
-from spnb.maths.posteriors.cross_entropy import CrossEntropy
+from spnb.maths.posteriors.base import Key
 from spnb.maths.posteriors.normal_runs import normal_runs
+from spnb.maths.posteriors.point import AroundPoint
 
 LARGEST = 4096
 """Most weights whose whole covariance is kept."""
@@ -21,7 +21,7 @@ ROWS = 64
 """Rows whose Jacobians are formed at once."""
 
 
-class Laplace(Posterior):
+class Laplace(AroundPoint):
     r"""Laplace's approximation (MacKay 1992; Daxberger et al., arXiv 2106.14806).
 
     Training goes with one point, to the maximum a posteriori. Then the curvature there is summed
@@ -60,10 +60,8 @@ class Laplace(Posterior):
                 "or 'last'."
             )
         self.structure, self.weights = structure, weights
-        self._prior = CrossEntropy(model)
-        if self._prior.estimates:
+        if self.estimates:
             raise ValueError("Laplace's approximation needs normal priors: others may not curve.")
-        self.loc = nn.Parameter(model.flatten(model.drawn))
         self._first = _start_of_last_layer(model) if weights == "last" else 0
         size = len(self.loc) - self._first
         if structure == "full" and size > LARGEST:
@@ -77,16 +75,6 @@ class Laplace(Posterior):
     def options(self) -> dict[str, Any]:
         """Of which weights, and which form the covariance has."""
         return {"structure": self.structure, "weights": self.weights}
-
-    @property
-    def num_draws(self) -> int | None:
-        """One until it is trained, then as many as one likes."""
-        return 1 if self.training else None
-
-    @property
-    def draws_in_training(self) -> int:
-        """One: the point."""
-        return 1
 
     def finish(self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None]) -> None:
         """Find the curvature at the mode.
@@ -145,24 +133,14 @@ class Laplace(Posterior):
         self, sample_ids: Sequence[int], key: Key, prepared: Sequence[Tensor] | None = None
     ) -> Tensor:
         """Weights ``[C, P]`` of some samples."""
-        loc, *roots = self.prepare() if prepared is None else prepared
-        weights = loc.expand(len(sample_ids), -1)
-        if not roots:
+        prepared = self.prepare() if prepared is None else prepared
+        weights = super().draw(sample_ids, key, prepared)
+        if len(prepared) == 1:
             return weights
-        (root,) = roots
+        root = prepared[1]
         own = noise.draw(sample_ids, key, root[..., 0].flatten() if root.dim() > 1 else root, False)
         away = own * root if root.dim() == 1 else own @ root.T
         return weights + nn.functional.pad(away, (self._first, 0))
-
-    def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
-        """-log prior of the point; the parts share out the weights."""
-        return self._prior.known(prepared[0], torch.zeros_like(prepared[0]), part, parts)
-
-    def sampled_divergence(
-        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
-    ) -> Tensor:
-        """Nothing is estimated: all priors are normal."""
-        raise NotImplementedError
 
 
 def _start_of_last_layer(model: BayesianModel) -> int:

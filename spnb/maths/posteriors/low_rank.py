@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
 from spnb.maths.posteriors.base import Key, Posterior
-from spnb.maths.posteriors.cross_entropy import CrossEntropy, bounds
+from spnb.maths.posteriors.cross_entropy import bounds
 
 
 class LowRank(Posterior):
@@ -59,7 +59,6 @@ class LowRank(Posterior):
         start = torch.randn(len(self.loc), rank, generator=generator, dtype=torch.float64)
         self.factor = nn.Parameter((start * part / math.sqrt(rank)).to(self.loc))
         self.antithetic = antithetic
-        self._prior = CrossEntropy(model)
 
     def options(self) -> dict[str, Any]:
         """Number of directions, and whether samples come in pairs."""
@@ -102,14 +101,3 @@ class LowRank(Posterior):
             small = torch.eye(factor.shape[1]).to(factor) + relative.T @ relative
             logs = logs + torch.linalg.cholesky(small).diagonal().log().sum()
         return crossed - logs
-
-    @property
-    def estimates(self) -> bool:
-        """Whether some prior is not normal."""
-        return self._prior.estimates
-
-    def sampled_divergence(
-        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
-    ) -> Tensor:
-        """-log prior where it is not normal, ``[C]``."""
-        return self._prior.sampled(values)

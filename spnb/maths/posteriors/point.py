@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors.base import Key, Posterior
-from spnb.maths.posteriors.cross_entropy import CrossEntropy
 
 
 class Point(Posterior):
@@ -28,14 +27,13 @@ class Point(Posterior):
     def __init__(self, model: BayesianModel) -> None:
         super().__init__(model)
         self.loc = nn.Parameter(model.flatten(model.drawn))
-        self._prior = CrossEntropy(model)
 
     @property
-    def num_draws(self) -> int:
+    def num_draws(self) -> int | None:
         """One: all samples are the same."""
         return 1
 
-    def prepare(self) -> tuple[Tensor]:
+    def prepare(self) -> tuple[Tensor, ...]:
         """The weights ``[P]``."""
         return (self.loc,)
 
@@ -43,21 +41,24 @@ class Point(Posterior):
         self, sample_ids: Sequence[int], key: Key, prepared: Sequence[Tensor] | None = None
     ) -> Tensor:
         """The same weights for each sample, ``[C, P]``."""
-        (loc,) = self.prepare() if prepared is None else prepared
+        loc = (self.prepare() if prepared is None else prepared)[0]
         return loc.expand(len(sample_ids), -1)
 
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """-log prior where it is normal; the parts share out the weights."""
-        (loc,) = prepared
+        loc = prepared[0]
         return self._prior.known(loc, torch.zeros_like(loc), part, parts)
 
-    @property
-    def estimates(self) -> bool:
-        """Whether some prior is not normal."""
-        return self._prior.estimates
 
-    def sampled_divergence(
-        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
-    ) -> Tensor:
-        """-log prior where it is not normal, ``[C]``; exact, since all samples are alike."""
-        return self._prior.sampled(values)
+class AroundPoint(Point):
+    """Base of what is trained as a point and gets its spread afterwards (`SWAG`, `Laplace`)."""
+
+    @property
+    def num_draws(self) -> int | None:
+        """One until it is trained, then as many as one likes."""
+        return 1 if self.training else None
+
+    @property
+    def draws_in_training(self) -> int:
+        """One: the point."""
+        return 1

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key, Posterior
-from spnb.maths.posteriors.cross_entropy import CrossEntropy
+from spnb.maths.posteriors.base import Key
+from spnb.maths.posteriors.point import AroundPoint
 
 
-class SWAG(Posterior):
+class SWAG(AroundPoint):
     r"""Stochastic weight averaging, Gaussian (Maddox et al., arXiv 1902.02476, eq. 1).
 
     Training goes with one point, as for `spnb.Point`. Over the last part of the run K iterates
@@ -46,24 +46,12 @@ class SWAG(Posterior):
             raise ValueError(f"iterates={iterates} must be at least 2: one alone has no spread.")
         if not 0 <= start < 1:
             raise ValueError(f"start={start} must be a share of the run, from 0 to below 1.")
-        self.loc = nn.Parameter(model.flatten(model.drawn))
         self.register_buffer("kept", torch.zeros(iterates, *self.loc.shape).to(self.loc))
         self.start = start
-        self._prior = CrossEntropy(model)
 
     def options(self) -> dict[str, Any]:
         """How many iterates are kept, and from when."""
         return {"iterates": len(self.kept), "start": self.start}
-
-    @property
-    def num_draws(self) -> int | None:
-        """One until it is trained, then as many as one likes."""
-        return 1 if self.training else None
-
-    @property
-    def draws_in_training(self) -> int:
-        """One: the point."""
-        return 1
 
     def observe(self, step: int, total: int) -> None:
         """Keep the iterates at the ends of K equal stretches of the run's last part."""
@@ -81,7 +69,7 @@ class SWAG(Posterior):
     def prepare(self) -> tuple[Tensor, ...]:
         """In training the point ``[P]``; then mean, standard deviations, and directions."""
         if self.training:
-            return (self.loc,)
+            return super().prepare()
         mean = self.kept.mean(0)
         away = self.kept - mean
         return mean, self.kept.std(0) / math.sqrt(2), away / math.sqrt(2 * (len(away) - 1))
@@ -92,23 +80,8 @@ class SWAG(Posterior):
         """Weights ``[C, P]`` of some samples."""
         prepared = self.prepare() if prepared is None else prepared
         if len(prepared) == 1:
-            return prepared[0].expand(len(sample_ids), -1)
+            return super().draw(sample_ids, key, prepared)
         mean, scale, away = prepared
         own = noise.draw(sample_ids, key, mean, antithetic=False)
         along = noise.draw(sample_ids, key.fold("iterates"), away[:, 0], antithetic=False)
         return torch.addcmul(mean, scale, own) + along @ away
-
-    def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
-        """-log prior of the point where it is normal; the parts share out the weights."""
-        return self._prior.known(prepared[0], torch.zeros_like(prepared[0]), part, parts)
-
-    @property
-    def estimates(self) -> bool:
-        """Whether some prior is not normal."""
-        return self._prior.estimates
-
-    def sampled_divergence(
-        self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
-    ) -> Tensor:
-        """-log prior of the point where it is not normal, ``[C]``; exact."""
-        return self._prior.sampled(values)
