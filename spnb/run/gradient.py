@@ -44,14 +44,17 @@ class GradientBuffer:
         """Euclidean length of the gradient, a scalar."""
         return torch.linalg.vector_norm(self.flat[: self.length])
 
-    def reduce(self, comm: Communicator, losses: Tensor, tile: Tile, step: int) -> Tensor:
+    def reduce(
+        self, comm: Communicator, losses: Tensor, tile: Tile, step: int, rank: int
+    ) -> Tensor:
         """Sum the gradient and the losses over all ranks.
 
         Args:
-            comm: the ranks.
+            comm: the ranks that share the gradient.
             losses: this rank's share of the losses, ``[2]``.
             tile: what this rank evaluated, for the message.
             step: index of the step, for the message.
+            rank: this rank among all of the world, for the message.
 
         Returns:
             The losses of all ranks together, ``[2]``.
@@ -63,14 +66,14 @@ class GradientBuffer:
         # One pass: a sum is finite only if all its terms are.
         sound = bool(torch.isfinite(self.flat[: self.length + NUM_LOSSES].sum()))
         self.flat[self.length + NUM_LOSSES + comm.rank] = 0.0 if sound else 1.0
-        report = None if sound else self._report(losses, tile)
+        report = None if sound else f"rank {rank}: {self._report(losses, tile)}"
         comm.sum(self.flat)
         flags = self.flat[self.length + NUM_LOSSES :]
         if bool(flags.any()):
             culprit = int(flags.nonzero()[0])
             report = comm.tell(report, culprit)
             raise FloatingPointError(
-                f"Step {step}, rank {culprit}: {report}. A smaller learning_rate, clip_norm=1.0 "
+                f"Step {step}, {report}. A smaller learning_rate, clip_norm=1.0 "
                 "or a smaller init_scale often helps; the posterior handed to fit is unchanged."
             )
         return self.flat[self.length : self.length + NUM_LOSSES]
@@ -82,13 +85,13 @@ class GradientBuffer:
             f"rows {tile.rows.start}–{tile.rows.stop - 1} of the batch"
         )
         for name, parameter in self.parameters.items():
-            bad = (~torch.isfinite(parameter)).nonzero()
+            bad = (~torch.isfinite(parameter)).flatten().nonzero()
             if len(bad):
                 label = self.posterior.label(name, int(bad[0]))
                 return f"{label} is no longer finite"
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None
-            bad = (~torch.isfinite(parameter.grad)).nonzero()
+            bad = (~torch.isfinite(parameter.grad)).flatten().nonzero()
             if len(bad):
                 label = self.posterior.label(name, int(bad[0]))
                 loss = losses[0].item()

@@ -56,6 +56,9 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
         with open(aside, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
+    except SafetensorError as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(f"'{path}' cannot be written: {error}.") from None
     except BaseException:
         aside.unlink(missing_ok=True)
         raise

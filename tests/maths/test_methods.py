@@ -232,6 +232,13 @@ def test_bad_numbers_are_named(make: Make, message: str) -> None:
         make(BayesianModel(net()))
 
 
+@pytest.mark.parametrize(("method", "name"), [(spnb.LowRank, "rank"), (spnb.Ensemble, "size"),
+                                              (spnb.SWAG, "iterates")])  # fmt: skip
+def test_counts_are_whole_numbers(method: type, name: str) -> None:
+    with pytest.raises(TypeError, match=f"{name}=2.5 must be a whole number"):
+        method(BayesianModel(net()), **{name: 2.5})
+
+
 def test_a_point_has_one_sample() -> None:
     posterior = spnb.Point(BayesianModel(net()))
     x = torch.randn(5, 3, dtype=torch.float64)

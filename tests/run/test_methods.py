@@ -123,3 +123,18 @@ def test_members_are_the_networks_that_train_alone() -> None:
         torch.testing.assert_close(fitted.members[member], found.loc, rtol=0, atol=1e-12)
     spread = (fitted.members - fitted.members.mean(0)).norm()
     assert spread > 0.1 * fitted.members.norm()
+
+
+@pytest.mark.parametrize(
+    ("name", "where"), [("Ensemble", "of member [234]"), ("LowRank", r"\(factor\)")]
+)
+def test_what_is_not_finite_is_named(pool_of: PoolOf, name: str, where: str) -> None:
+    """Parameters of two dimensions, and the rank among all, not among those that share a sum."""
+    start, (x, y) = problem(25)
+    posterior = METHODS[name](start.model)
+    with torch.no_grad():
+        parameter = posterior.members if name == "Ensemble" else posterior.factor
+        parameter[-1] = float("inf")  # the last member; the directions of the last weight
+    rank = 1 if name == "Ensemble" else 0  # all ranks hold the whole factor
+    with pytest.raises(FloatingPointError, match=f"Step 0, rank {rank}: .*{where}"):
+        pool_of(2).run(spnb.fit, posterior, (x, y), layout=spnb.Layout(sample=2))

@@ -103,6 +103,12 @@ def test_a_failed_write_leaves_the_old_file(
     assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 
 
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere/file' cannot be written: "):
+        spnb.save(trained("Point")[0], tmp_path / "nowhere" / "file")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_only_the_librarys_posteriors_are_saved(tmp_path: Path) -> None:
     class Own(spnb.MeanField):
         pass

@@ -109,3 +109,13 @@ def test_bad_input_is_named() -> None:
         comparison_board(METHODS | {"free": Judged(draws(1.0))}, SCORES, draw)
     with pytest.raises(ValueError, match="16 draws to be judged and 3 to be shown"):
         comparison_board({"it": Judged(draws(1.0), shown=torch.ones(3, 2))}, SCORES, draw)
+
+
+def test_a_score_that_is_no_number_is_named() -> None:
+    """At once where it is asked for first, later in the widget; the figure stays as it was."""
+    broken = {"NLL": SCORES["NLL"], "none": Score("none", lambda of: float("nan"))}
+    board = comparison_board(METHODS, broken, draw, samples=4)
+    board.set(score="none")
+    assert board.error == "ValueError: none of 'plain' is nan, S = 4."
+    board.set(score="NLL")
+    assert board.error is None

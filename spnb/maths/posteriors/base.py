@@ -234,3 +234,22 @@ class Drawing:
             gradient: at the sample that was drawn last, ``[P]``.
         """
         self._drawn.backward(gradient.view_as(self._drawn), inputs=list(self.leaves))
+
+
+def whole(name: str, value: int, least: int, why: str = "") -> None:
+    """Refuse anything but whole numbers from some number on.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        least: the smallest that makes sense.
+        why: what to do with less.
+
+    Raises:
+        TypeError: not a whole number.
+        ValueError: less.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be a whole number.")
+    if value < least:
+        raise ValueError(f"{name}={value} must be at least {least}{why}.")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors.base import Drawing, Key, Posterior
+from spnb.maths.posteriors.base import Drawing, Key, Posterior, whole
 
 
 class Ensemble(Posterior):
@@ -39,8 +39,7 @@ class Ensemble(Posterior):
 
     def __init__(self, model: BayesianModel, size: int = 5, seed: int = 0) -> None:
         super().__init__(model)
-        if size < 1:
-            raise ValueError(f"size={size} must be at least 1.")
+        whole("size", size, 1)
         self.members = nn.Parameter(_starts(model, size, seed))
         self.size, self.first = size, 0
 

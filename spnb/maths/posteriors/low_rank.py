@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key, Posterior
+from spnb.maths.posteriors.base import Key, Posterior, whole
 from spnb.maths.posteriors.cross_entropy import bounds
 
 
@@ -48,8 +48,7 @@ class LowRank(Posterior):
         antithetic: bool = False,
     ) -> None:
         super().__init__(model)
-        if rank < 1:
-            raise ValueError(f"rank={rank} must be at least 1; rank 0 is `spnb.MeanField`.")
+        whole("rank", rank, 1, "; rank 0 is `spnb.MeanField`")
         if not init_scale > 0:
             raise ValueError(f"init_scale={init_scale} must be positive.")
         self.loc = nn.Parameter(model.flatten(model.drawn))
@@ -99,5 +98,6 @@ class LowRank(Posterior):
         if part == 0:
             relative = factor / scale.unsqueeze(1)
             small = torch.eye(factor.shape[1]).to(factor) + relative.T @ relative
-            logs = logs + torch.linalg.cholesky(small).diagonal().log().sum()
+            half = torch.linalg.cholesky_ex(small).L  # what is not finite is reported later
+            logs = logs + half.diagonal().log().sum()
         return crossed - logs

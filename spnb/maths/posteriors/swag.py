@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key
+from spnb.maths.posteriors.base import Key, whole
 from spnb.maths.posteriors.point import AroundPoint
 
 
@@ -42,8 +42,7 @@ class SWAG(AroundPoint):
 
     def __init__(self, model: BayesianModel, iterates: int = 20, start: float = 0.5) -> None:
         super().__init__(model)
-        if iterates < 2:
-            raise ValueError(f"iterates={iterates} must be at least 2: one alone has no spread.")
+        whole("iterates", iterates, 2, ": one alone has no spread")
         if not 0 <= start < 1:
             raise ValueError(f"start={start} must be a share of the run, from 0 to below 1.")
         self.register_buffer("kept", torch.zeros(iterates, *self.loc.shape).to(self.loc))

@@ -8,6 +8,7 @@ what they cost; a score is a function of the draws. So another method is another
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,7 +109,10 @@ def comparison_board(
             return methods[method].costs[score]
         asked = method, score, samples
         if asked not in known:
-            known[asked] = float(scores[score].of(methods[method].draws[:samples]))
+            found = float(scores[score].of(methods[method].draws[:samples]))
+            if not math.isfinite(found):
+                raise ValueError(f"{scores[score].label} of '{method}' is {found}, S = {samples}.")
+            known[asked] = found
         return known[asked]
 
     def board(figure: Figure, method: str, score: str, samples: int) -> str:
