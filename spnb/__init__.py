@@ -25,22 +25,14 @@ if TYPE_CHECKING:
         PlainAveraging,
         PredictiveNLL,
     )
-    from spnb.maths.posteriors import (
-        SWAG,
-        Ensemble,
-        Laplace,
-        LowRank,
-        MCDropout,
-        MeanField,
-        Point,
-        Posterior,
-    )
+    from spnb.maths.posteriors import *  # noqa: F403 - each is listed there alone
     from spnb.parallel.keyed import Key
     from spnb.parallel.layout import Layout
     from spnb.parallel.memory import share
     from spnb.parallel.pool import WorkerDied, WorkerPool
     from spnb.run import machines
     from spnb.run.calibrate import calibrate
+    from spnb.run.chains import Chains, nuts
     from spnb.run.history import History
     from spnb.run.plan import plan
     from spnb.run.predict import predict, score
@@ -48,7 +40,7 @@ if TYPE_CHECKING:
     from spnb.run.timeline import timeline
     from spnb.run.training import Fitted, fit, gradients
 
-#: where each public name lives
+#: where each public name lives; those of the posteriors are found in `spnb.maths.posteriors`
 _HOMES = {
     "likelihoods": "spnb.maths.likelihoods",
     "priors": "spnb.maths.priors",
@@ -61,14 +53,6 @@ _HOMES = {
     "Objective": "spnb.maths.objectives",
     "PlainAveraging": "spnb.maths.objectives",
     "PredictiveNLL": "spnb.maths.objectives",
-    "Ensemble": "spnb.maths.posteriors",
-    "Laplace": "spnb.maths.posteriors",
-    "LowRank": "spnb.maths.posteriors",
-    "MCDropout": "spnb.maths.posteriors",
-    "MeanField": "spnb.maths.posteriors",
-    "Point": "spnb.maths.posteriors",
-    "SWAG": "spnb.maths.posteriors",
-    "Posterior": "spnb.maths.posteriors",
     "Key": "spnb.parallel.keyed",
     "Layout": "spnb.parallel.layout",
     "WorkerDied": "spnb.parallel.pool",
@@ -77,6 +61,8 @@ _HOMES = {
     "History": "spnb.run.history",
     "calibrate": "spnb.run.calibrate",
     "machines": "spnb.run.machines",
+    "nuts": "spnb.run.chains",
+    "Chains": "spnb.run.chains",
     "plan": "spnb.run.plan",
     "timeline": "spnb.run.timeline",
     "predict": "spnb.run.predict",
@@ -91,24 +77,17 @@ _HOMES = {
 __all__ = [
     "AlphaDivergence",
     "BayesianModel",
+    "Chains",
     "ELBO",
     "EnergyScore",
-    "Ensemble",
     "Fitted",
     "GaussianMoments",
     "History",
     "Key",
-    "Laplace",
     "Layout",
-    "LowRank",
-    "MCDropout",
-    "MeanField",
     "Objective",
     "PlainAveraging",
-    "Point",
-    "Posterior",
     "PredictiveNLL",
-    "SWAG",
     "WorkerDied",
     "WorkerPool",
     "calibrate",
@@ -117,6 +96,7 @@ __all__ = [
     "likelihoods",
     "load",
     "machines",
+    "nuts",
     "plan",
     "predict",
     "priors",
@@ -130,14 +110,21 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first asked for."""
-    if name not in _HOMES:
+    posteriors = _posteriors() if name not in _HOMES and name[:1].isupper() else {}
+    if name not in _HOMES and name not in posteriors:
         raise AttributeError(f"module 'spnb' has no attribute '{name}'")
-    module = import_module(_HOMES[name])
-    value = getattr(module, name, module)  # a public module stands for itself
+    module = import_module(_HOMES[name]) if name in _HOMES else None
+    value = posteriors.get(name) or getattr(module, name, module)  # a module stands for itself
     globals()[name] = value
     return value
 
 
+def _posteriors() -> dict[str, Any]:
+    """The methods, and their base: a new one needs a line in `spnb.maths.posteriors` alone."""
+    module = import_module("spnb.maths.posteriors")
+    return {"Posterior": module.Posterior, **module.METHODS}
+
+
 def __dir__() -> list[str]:
     """The public names."""
-    return sorted([*__all__, "__version__"])
+    return sorted([*__all__, *_posteriors(), "__version__"])

@@ -44,6 +44,10 @@ def samples(posterior: Posterior, wanted: int | None, usual: int, training: bool
     most = None
     if isinstance(posterior, Posterior):
         most = posterior.draws_in_training if training else posterior.num_draws
+    if most == 0:
+        raise ValueError(
+            f"{type(posterior).__name__} holds finished samples, and has nothing to train."
+        )
     if wanted is None:
         return most or usual
     positive(num_samples=wanted)

@@ -16,6 +16,8 @@ from torch.optim.lr_scheduler import (
 )
 
 from spnb.maths.posteriors import Posterior
+from spnb.parallel.keyed import Key
+from spnb.run.work import Work
 
 Schedule = Literal["constant", "cosine"] | Callable[[Optimizer, int], LRScheduler]
 
@@ -49,6 +51,44 @@ def adam(posterior: Posterior, learning_rate: float, weight_decay: float = 0.0) 
         raise ValueError(f"weight_decay={weight_decay} must not be negative.")
     fused = next(posterior.parameters()).device.type in ("cpu", "cuda")
     return AdamW(parameter_groups(posterior, weight_decay), lr=learning_rate, fused=fused)
+
+
+def update_rule(
+    work: Work,
+    optimizer: Callable[[Posterior], Optimizer] | None,
+    learning_rate: float,
+    weight_decay: float,
+    schedule: Schedule,
+    warmup_steps: float,
+    total_steps: int,
+) -> tuple[Optimizer, LRScheduler | None]:
+    """What makes the updates of a run: the posterior's own moves, a given optimiser, or Adam.
+
+    Args:
+        work: the run.
+        optimizer: makes an optimiser from the posterior; None: `adam`.
+        learning_rate: of `adam`, or of the posterior's moves.
+        weight_decay: of `adam`.
+        schedule: as for `scheduler`.
+        warmup_steps: as for `scheduler`.
+        total_steps: number of steps of the run.
+
+    Raises:
+        ValueError: bad numbers, or something for an optimiser where there is none.
+    """
+    posterior = work.posterior
+    default = adam(posterior, learning_rate, weight_decay)
+    per_step = work.objective.temperature / work.num_data
+    own = posterior.moves(learning_rate, per_step, Key(work.seed).fold("moves"), total_steps)
+    if own is None:
+        adapt = default if optimizer is None else optimizer(posterior)
+        return adapt, scheduler(adapt, schedule, warmup_steps, total_steps)
+    if optimizer is not None or weight_decay or schedule != "constant" or warmup_steps:
+        raise ValueError(
+            f"{type(posterior).__name__} moves by a rule of its own: leave out optimizer, "
+            "weight_decay, schedule and warmup_steps."
+        )
+    return own, None
 
 
 def scheduler(

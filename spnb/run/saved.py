@@ -14,13 +14,10 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from spnb.maths import posteriors
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors import Posterior
+from spnb.maths.posteriors import METHODS, Posterior
 
 FORMAT, VERSION = "spnb posterior", "1"
-KNOWN = {name: getattr(posteriors, name) for name in posteriors.__all__ if name != "Posterior"}
-"""Methods by name: no other class is ever made from what a file says."""
 
 
 def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
@@ -38,8 +35,8 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
         OSError: the file cannot be written.
     """
     method = type(posterior).__name__
-    if KNOWN.get(method) is not type(posterior):
-        raise TypeError(f"A {method} is none of the library's: {', '.join(KNOWN)}.")
+    if METHODS.get(method) is not type(posterior):
+        raise TypeError(f"A {method} is none of the library's: {', '.join(METHODS)}.")
     about = {
         "format": FORMAT,
         "version": VERSION,
@@ -95,7 +92,7 @@ def load(path: str | os.PathLike[str], model: BayesianModel) -> Posterior:
             f"{about.get('version', 'none')}; this reads {FORMAT!r}, version {VERSION}."
         )
     try:
-        make = KNOWN[about["method"]]
+        make = METHODS[about["method"]]  # no other class is ever made from what a file says
         sites, options = (json.loads(about[name]) for name in ("sites", "options"))
         _check_sites(path, list(sites), _sites(model))
         posterior: Posterior = make(model, **options)

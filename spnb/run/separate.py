@@ -30,10 +30,10 @@ def check(posterior: Posterior, objective: Objective, per_item: bool, num_sample
             f"{objective!r} looks at all samples together, and those of {kind} are trained each by "
             "itself: use spnb.ELBO()."
         )
-    if num_samples != posterior.num_draws:
+    if num_samples != posterior.draws_in_training:
         raise ValueError(
-            f"num_samples={num_samples}, but {kind} trains all of its {posterior.num_draws} "
-            "samples: leave num_samples out."
+            f"num_samples={num_samples}, but {kind} trains all of its "
+            f"{posterior.draws_in_training} samples: leave num_samples out."
         )
 
 

@@ -57,7 +57,7 @@ def begin(
     num_samples = inputs.samples(posterior, num_samples, num_samples, training=True)
     x, y = inputs.data_set(posterior, data)
     comm = Communicator.join(layout)
-    posterior = copy.deepcopy(posterior).to(place_of(posterior, device))
+    posterior = copy.deepcopy(posterior).to(place_of(posterior, device)).train()
     if posterior.separate and comm.layout.sample <= num_samples:  # else `check_work` says so
         posterior = separate.own_part(posterior, comm, num_samples)
     place = next(posterior.parameters()).device

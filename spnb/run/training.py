@@ -19,7 +19,7 @@ from spnb.parallel.layout import Layout, share
 from spnb.run import inputs, separate
 from spnb.run.history import EpochRecord, History
 from spnb.run.loop import Loop, let_go
-from spnb.run.optimizer import Schedule, adam, scheduler
+from spnb.run.optimizer import Schedule, update_rule
 from spnb.run.predict import score
 from spnb.run.setup import agree, begin
 from spnb.run.step import compute_gradient
@@ -78,7 +78,7 @@ def fit(
             posterior has.
         batch_size: B, rows a step, over all ranks; the last batch of an epoch may be smaller.
         epochs: passes over the data.
-        learning_rate: Adam's.
+        learning_rate: Adam's, or that of the posterior's own moves (`SGMCMC`).
         seed: names all random numbers of the run: noise, order of the data, augmentation.
         weight_decay: decoupled decay of the means, never of the scales.
         schedule: ``"constant"``, ``"cosine"`` or ``(optimizer, steps) -> torch scheduler``.
@@ -123,14 +123,12 @@ def fit(
         augment=augment,
         views=views,
     )
-    posterior, comm = work.posterior.train(), work.communicator
+    posterior, comm = work.posterior, work.communicator
     agree(work, epochs, batch_size)
     steps_per_epoch = -(-len(x) // batch_size)
     total = epochs * steps_per_epoch
-    adapt = (
-        adam(posterior, learning_rate, weight_decay) if optimizer is None else optimizer(posterior)
-    )
-    loop = Loop(work, adapt, scheduler(adapt, schedule, warmup_steps, total), clip_norm)
+    rule = update_rule(work, optimizer, learning_rate, weight_decay, schedule, warmup_steps, total)
+    loop = Loop(work, *rule, clip_norm)
     history = History()
     place = next(posterior.parameters()).device
     sent_before = comm.sent_bytes

@@ -71,7 +71,7 @@ def test_trained_predictions_equal_serial(pool_of: PoolOf, name: str) -> None:
             torch.testing.assert_close(draws, expected, rtol=0, atol=1e-9)
 
 
-SEPARATE = ["Ensemble"]
+SEPARATE = ["Ensemble", "SGMCMC"]
 
 
 @pytest.mark.parametrize("name", SEPARATE)

@@ -113,5 +113,5 @@ def test_only_the_librarys_posteriors_are_saved(tmp_path: Path) -> None:
     class Own(spnb.MeanField):
         pass
 
-    with pytest.raises(TypeError, match="A Own is none of the library's: SWAG, Ensemble"):
+    with pytest.raises(TypeError, match="A Own is none of the library's: Draws, MCDropout"):
         spnb.save(Own(problem()[0].model), tmp_path / "file")

@@ -11,8 +11,9 @@ from pyro.infer.mcmc.util import initialize_model
 from torch import nn
 
 import spnb
+from spnb.maths.potential import potential
 from spnb.teach.datasets import co2
-from spnb.teach.explore.fits import Fits, potential, stack
+from spnb.teach.explore.fits import Fits, stack
 from spnb.teach.explore.posterior import longest_gap, posterior_explorer, share_inside
 
 

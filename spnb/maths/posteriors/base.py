@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors.cross_entropy import CrossEntropy
@@ -97,6 +98,20 @@ class Posterior(nn.Module):
         Values that JSON can hold, by the names of the arguments.
         """
         return {}
+
+    def moves(
+        self, learning_rate: float, noise_per_step: float, key: Key, total: int
+    ) -> Optimizer | None:
+        """What moves the parameters, where the method is a way of moving; None: an optimiser.
+
+        Args:
+            learning_rate: as given to `spnb.fit`.
+            noise_per_step: T / N, temperature over the size of the data set: the loss is the
+                negative log posterior times this.
+            key: of the random numbers of all its steps.
+            total: how many steps there will be.
+        """
+        return None
 
     def observe(self, step: int, total: int) -> None:
         """Look at the parameters after each step of training.

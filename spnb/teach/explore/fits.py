@@ -14,6 +14,7 @@ from torch import Tensor
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import MeanField
+from spnb.maths.potential import potential
 from spnb.parallel.keyed import Key
 from spnb.run.training import fit
 from spnb.teach.datasets import Scaling, Series
@@ -25,26 +26,6 @@ def stack(model: BayesianModel, samples: dict[str, Tensor]) -> Tensor:
     """Samples by the model's parameter names, as Pyro returns them, as rows ``[S, P]``."""
     count = len(samples[model.drawn[0].name])
     return torch.cat([samples[site.name].reshape(count, -1) for site in model.drawn], 1)
-
-
-def potential(model: BayesianModel, x: Tensor, y: Tensor) -> Callable[[dict[str, Tensor]], Tensor]:
-    """Negative log joint density over the flat vector of weights, ``{"w": [P]} -> scalar``.
-
-    It is the density of the Pyro model, up to a constant, for normal priors; without the
-    bookkeeping that takes most of the time where the net is tiny.
-    """
-    priors = [site.prior for site in model.drawn if site.prior is not None]
-    loc = torch.cat([prior.mean.reshape(-1) for prior in priors])
-    scale = torch.cat([prior.stddev.reshape(-1) for prior in priors])
-    no_points = loc[:0]
-
-    def energy(values: dict[str, Tensor]) -> Tensor:
-        weights = values["w"]
-        predictions = model.predict(weights.unsqueeze(0), no_points, x)
-        fit_to_data = model.likelihood.log_likelihood(predictions, y).sum()
-        return ((weights - loc) / scale).square().sum() / 2 - fit_to_data
-
-    return energy
 
 
 class Fits:
