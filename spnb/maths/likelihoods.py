@@ -68,6 +68,21 @@ class Likelihood(nn.Module):
         """Negative sum of the log-densities over items and samples, a scalar."""
         return -self.log_likelihood(predictions, targets).sum()
 
+    def divergence(self, predictions: Tensor, others: Tensor) -> Tensor:
+        """KL(targets by some predictions || targets by others), summed over all, a scalar.
+
+        Raises:
+            ValueError: torch knows no formula for it.
+        """
+        p, q = self(predictions), self(others)
+        try:
+            return torch.distributions.kl_divergence(p, q).sum()
+        except NotImplementedError:
+            raise ValueError(
+                f"torch knows no KL divergence between two {type(p).__name__} distributions, which "
+                "is needed here: take another likelihood, or another method."
+            ) from None
+
     def check(self, predictions: Tensor, targets: Tensor) -> None:
         """Refuse targets that do not fit the predictions ``[1, B, ...]``.
 
@@ -112,6 +127,11 @@ class Categorical(Likelihood):
         if flat.shape[0] != targets.numel():  # of several samples
             targets = targets.expand(predictions.shape[:-1])
         return nn.functional.cross_entropy(flat, targets.reshape(-1).long(), reduction=reduction)
+
+    def divergence(self, predictions: Tensor, others: Tensor) -> Tensor:
+        """The same for classes, in operations that `torch.vmap` knows."""
+        logs, other_logs = predictions.log_softmax(-1), others.log_softmax(-1)
+        return (logs.exp() * (logs - other_logs)).sum()
 
     def mean(self, predictions: Tensor) -> Tensor:
         """Class probabilities ``[S, B, C]``."""

@@ -121,3 +121,17 @@ def test_unknown_likelihoods_are_refused() -> None:
         likelihoods.Normal("known")
     with pytest.raises(ValueError, match="scale=0"):
         likelihoods.Normal(0)
+
+
+@pytest.mark.parametrize("name", ["categorical", "normal", "heteroscedastic"])
+def test_divergences_are_torchs(name: str) -> None:
+    torch.manual_seed(0)
+    likelihood, p, q = likelihoods.named(name), torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    expected = torch.distributions.kl_divergence(likelihood(p), likelihood(q)).sum()
+    torch.testing.assert_close(likelihood.divergence(p, q), expected)
+
+
+def test_a_divergence_that_torch_does_not_know_is_named() -> None:
+    likelihood = likelihoods.named(lambda predictions: dist.StudentT(3.0, predictions, 1.0))
+    with pytest.raises(ValueError, match="no KL divergence between two StudentT distributions"):
+        likelihood.divergence(torch.zeros(1, 2), torch.zeros(1, 2))

@@ -247,3 +247,24 @@ def test_a_point_has_one_sample() -> None:
         spnb.predict(posterior, x, num_samples=8)
     with pytest.raises(ValueError, match="ask for at most that many"):
         spnb.fit(posterior, (x, torch.zeros(5).long()), num_samples=2)
+
+
+def test_the_last_layer_takes_the_noise_along_where_it_has_a_prior() -> None:
+    noise = spnb.likelihoods.Normal(dist.LogNormal(0.0, 1.0))
+    posterior = spnb.Laplace(BayesianModel(net(), likelihood=noise), "full", "last")
+    assert posterior.root.shape == (11, 11)  # 4 × 2 weights, 2 biases, and the noise
+    with pytest.raises(ValueError, match="the net has no last layer apart from"):
+        spnb.Laplace(BayesianModel(nn.Linear(3, 1), likelihood=noise), "full", "last")
+
+
+def test_laplace_of_learned_noise_is_the_fisher_information() -> None:
+    """N / σ² for a mean and 2 N for the log of the noise, whatever the residuals."""
+    net = nn.Linear(1, 1, bias=False).double()
+    noise = spnb.likelihoods.Normal(dist.LogNormal(0.0, 1.0))
+    model = BayesianModel(net, dist.Normal(0.0, 1.0), noise)
+    x = torch.ones(30, 1, dtype=torch.float64)
+    y = 3 + 2 * torch.randn(30, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = spnb.fit(spnb.Laplace(model), (x, y), epochs=3).posterior  # far from the mode
+    scale = found.loc[1].exp()
+    expected = torch.stack([30 / scale**2 + 1, torch.tensor(61.0)])
+    torch.testing.assert_close(found.root.detach() ** -2, expected.detach())

@@ -25,13 +25,15 @@ class Laplace(AroundPoint):
     r"""Laplace's approximation (MacKay 1992; Daxberger et al., arXiv 2106.14806).
 
     Training goes with one point, to the maximum a posteriori. Then the curvature there is summed
-    over the data, as the generalised Gauss–Newton matrix, and added to that of the prior:
+    over the data, as the Fisher information, and added to that of the prior:
 
     .. math:: H = \sum_n J_n^\top \Lambda_n J_n + \operatorname{diag}(s^{-2}), \qquad
               q(w) = \mathcal N(\theta, H^{-1})
 
-    with the network's Jacobian :math:`J_n` and the Hessian :math:`\Lambda_n` of the loss at its
-    output. The ranks share the rows.
+    with the network's Jacobian :math:`J_n` and the Fisher information :math:`\Lambda_n` of the
+    likelihood at its output, the curvature there of KL(p(y | output) || p(y | another output)). For
+    classes and for known noise this is the generalised Gauss–Newton matrix (Martens, arXiv
+    1412.1193, section 9.2); unlike a Hessian it is never negative. The ranks share the rows.
 
     Args:
         model: the Bayesian model, with normal priors. Training starts at the values of its net.
@@ -86,8 +88,8 @@ class Laplace(AroundPoint):
         """
         total = torch.zeros_like(self.root)
         with plain_attention():
-            for rows, targets in zip(x.split(ROWS), y.split(ROWS), strict=True):
-                total += self._curvature(rows.to(total.device), targets.to(total.device))
+            for rows in x.split(ROWS):
+                total += self._curvature(rows.to(total.device))
         add_up(total)
         prior = self._prior_precision()
         if self.structure == "diagonal":
@@ -97,7 +99,7 @@ class Laplace(AroundPoint):
         eye = torch.eye(len(prior)).to(half)
         self.root.copy_(torch.linalg.solve_triangular(half, eye, upper=False).T)
 
-    def _curvature(self, x: Tensor, y: Tensor) -> Tensor:
+    def _curvature(self, x: Tensor) -> Tensor:
         """The sum over some rows of J' Λ J, or of its diagonal."""
         model, point = self.model, self.point.detach()
         fixed, own = self.loc.detach().split([self._first, len(self.loc) - self._first])
@@ -106,11 +108,11 @@ class Laplace(AroundPoint):
             values = model.unflatten(torch.cat([fixed, own]), model.drawn)
             return model.predict_one(values, point, x.unsqueeze(0)).squeeze(0)
 
-        def loss(output: Tensor, y: Tensor) -> Tensor:
-            return -model.likelihood.log_likelihood(output[None, None], y[None]).sum()
+        def away(output: Tensor, here: Tensor) -> Tensor:
+            return model.likelihood.divergence(here[None, None], output[None, None])
 
         outputs = vmap(output, in_dims=(None, 0))(own, x)
-        bends = vmap(hessian(loss))(outputs, y)
+        bends = vmap(hessian(away))(outputs, outputs)
         slopes = vmap(jacrev(output), in_dims=(None, 0))(own, x).flatten(1, -2)  # [n, C, Q]
         size = slopes.shape[1]
         bent = torch.einsum("ncd,ndq->ncq", bends.reshape(len(x), size, size), slopes)
@@ -145,9 +147,13 @@ class Laplace(AroundPoint):
 
 def _start_of_last_layer(model: BayesianModel) -> int:
     """Where in the flat vector the drawn parameters of the last layer begin, to its end."""
-    names = [site.name for site in model.drawn]
+    names = [site.name for site in model.drawn if not site.name.startswith("likelihood.")]
     last = names[-1].rpartition(".")[0]
-    sizes = [site.size for site in model.drawn if site.name.rpartition(".")[0] != last]
-    if not sizes or len(sizes) == len(names):
+    before = 0
+    for site in model.drawn:
+        if site.name.rpartition(".")[0] == last:
+            break
+        before += site.size
+    if not before:
         raise ValueError(f"weights='last': the net has no last layer apart from {names}.")
-    return sum(sizes)
+    return before

@@ -24,7 +24,7 @@ from spnb.teach import figures, passport, scale
 RECORDS = Path(__file__).parents[3] / "docs"
 """Where results of large runs lie, in a checkout of the repository."""
 
-NAMES = ("images", "augmentation", "load", "weather")
+NAMES = ("images", "augmentation", "load", "weather", "regression")
 
 Result = dict[str, Any]
 
