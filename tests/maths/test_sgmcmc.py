@@ -23,9 +23,9 @@ def test_chains_walk_over_the_posterior(friction: float, rate: float) -> None:
     """SGHMC and SGLD on whole batches: mean and covariance of the closed form."""
     model, x, y = regression()
     mean, covariance = exact(x, y)
-    start = spnb.SGMCMC(model, chains=32, cycles=5, keep=10, exploring=0.2, friction=friction)
-    draws = walked(start, (x, y), 2000, rate)
-    assert len(draws) == 1600
+    start = spnb.SGMCMC(model, chains=32, cycles=3, keep=10, exploring=0.2, friction=friction)
+    draws = walked(start, (x, y), 1200, rate)
+    assert len(draws) == 960
     assert (draws.mean(0) - mean).norm() < 0.05 * mean.norm()
     assert (draws.T.cov() - covariance).norm() < 0.2 * covariance.norm()
 
@@ -33,8 +33,8 @@ def test_chains_walk_over_the_posterior(friction: float, rate: float) -> None:
 def test_temperature_sharpens_the_likelihood_as_in_the_elbo() -> None:
     model, x, y = regression()
     cold = spnb.ELBO(temperature=0.1)
-    start = spnb.SGMCMC(model, chains=32, cycles=3, keep=10, exploring=0.2)
-    draws = walked(start, (x, y), 1200, 5e-3, objective=cold)
+    start = spnb.SGMCMC(model, chains=32, cycles=2, keep=10, exploring=0.2)
+    draws = walked(start, (x, y), 800, 5e-3, objective=cold)
     precision = x.T @ x / (0.5**2 * 0.1) + torch.eye(3, dtype=torch.float64)
     expected = torch.linalg.inv(precision)
     assert (draws.T.cov() - expected).norm() < 0.3 * expected.norm()

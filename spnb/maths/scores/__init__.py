@@ -7,6 +7,7 @@
 | `forecasts` | CRPS, quantiles, coverage and width of the predictive of real targets |
 | `fields` | errors, spread and anomalies of fields on a grid |
 | `density` | the log score |
+| `distances` | how far two sets of draws are from each other |
 | `summary` | a table of the scores that suit a likelihood |
 
 Each takes the draws ``[S, N, ...]`` of *all* samples, the parameters of the likelihood. The model's
@@ -18,6 +19,7 @@ smaller ensemble.
 from spnb.maths.scores.classes import CALIBRATION_BINS, Reliability, classification, reliability
 from spnb.maths.scores.density import predictive_nll
 from spnb.maths.scores.detection import auroc, mutual_information, predictive_entropy
+from spnb.maths.scores.distances import wasserstein
 from spnb.maths.scores.fields import anomaly_correlation, spread_skill, weighted_rmse
 from spnb.maths.scores.forecasts import coverage, crps, pinball, pit, quantiles, sharpness
 from spnb.maths.scores.summary import evaluate, regression
@@ -41,5 +43,6 @@ __all__ = [
     "reliability",
     "sharpness",
     "spread_skill",
+    "wasserstein",
     "weighted_rmse",
 ]
