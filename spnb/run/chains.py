@@ -100,7 +100,8 @@ def nuts(
         )
     comm = Communicator.join(None if layout is None else Layout(sample=comm.size))
     own = comm.layout.tile(comm.rank, num_chains, 1).samples
-    start = starts(point.model, num_chains, seed)
+    # Drawn where the model is: a GPU would initialise the net with other numbers.
+    start = starts(model, num_chains, seed).to(next(point.parameters()).device)
     energy = potential(point.model, x.to(start.device), y.to(start.device))
     total, done = len(own) * (warmup + num_samples), 0
 

@@ -16,6 +16,7 @@ from spnb.parallel import devices
 from spnb.run.machine import Machine
 from spnb.run.memory import needed
 from spnb.teach.recipes import recipe
+from tests.methods import METHODS
 from tests.run.problems import OBJECTIVES, problem, relative
 
 pytestmark = pytest.mark.cuda
@@ -66,6 +67,28 @@ def test_noise_of_the_gpu_gives_the_expectation_of_the_cpu(pool: spnb.WorkerPool
     for name, value in here.items():
         assert not torch.equal(found[name].cpu(), value)
     assert relative({n: v.cpu() for n, v in found.items()}, here) < 0.1
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_in_workers_as_in_one_process(pool: spnb.WorkerPool, name: str) -> None:
+    start, data = problem()
+    posterior = METHODS[name](start.model)
+    options = {"num_samples": min(5, posterior.draws_in_training or 5), "epochs": 10}
+    alone = spnb.fit(posterior, data, device="cuda", **options).posterior
+    layout = spnb.Layout(data=pool.size)
+    found = pool.run(spnb.fit, posterior, data, layout=layout, **options)[0].posterior
+    draws = spnb.predict(alone, data[0])
+    assert draws.is_cuda and draws.isfinite().all()
+    again = spnb.predict(found.to("cuda"), data[0])
+    torch.testing.assert_close(again, draws, rtol=0, atol=1e-9)
+
+
+def test_nuts_starts_on_a_gpu_where_it_starts_elsewhere(pool: spnb.WorkerPool) -> None:
+    start, data = problem()
+    options = {"num_chains": pool.size, "num_samples": 4, "warmup": 4, "max_tree_depth": 3}
+    found = pool.run(spnb.nuts, start.model, data, layout=spnb.Layout(data=pool.size), **options)
+    assert found[0].posterior.draws.isfinite().all()
+    assert spnb.predict(found[0].posterior, data[0]).shape == (4 * pool.size, 24, 3)
 
 
 def test_predictions_and_scores(pool: spnb.WorkerPool) -> None:
