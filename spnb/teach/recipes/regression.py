@@ -93,8 +93,8 @@ def draw(result: dict[str, Any]) -> Figure:
     left.set(xlabel="test RMSE (units of the target), smaller is better", title="Error")
     _dots(right, scores, "gained")
     right.axvline(0, color=figures.GREY, lw=1)
-    right.set(xlabel=f"nats a row more than '{PLAIN}' on the same split, larger is better")
-    right.set_title("Test log-likelihood")
+    right.set(xlabel=f"nats a row more than '{PLAIN}', larger is better")
+    right.set_title("Test log-likelihood, compared on each split")
     count = len(result["splits"][PLAIN]["rmse"])
     figure.suptitle(f"{result['data']}: mean ± standard error over {count} random splits")
     return figure
