@@ -39,6 +39,17 @@ class CrossEntropy:
         terms = [run.cross_entropy(loc, variance, start, stop) for run in self._runs()]
         return torch.stack(terms).sum() if terms else loc.new_zeros(())
 
+    def known_of_points(self, points: Tensor, part: int, parts: int) -> Tensor:
+        """The sum of what is known of -log prior over several vectors of weights, a scalar.
+
+        Args:
+            points: the weights ``[M, P]``.
+            part: which part, from 0.
+            parts: into how many slices of the weights the work is divided.
+        """
+        still = torch.zeros_like(points[0])
+        return torch.stack([self.known(point, still, part, parts) for point in points]).sum()
+
     @property
     def estimates(self) -> bool:
         """Whether some prior is not normal."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
@@ -66,6 +65,4 @@ class Draws(Posterior):
 
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """The sum of -log prior over all draws, where it is normal."""
-        (draws,) = prepared
-        still = torch.zeros_like(draws[0])
-        return torch.stack([self._prior.known(row, still, part, parts) for row in draws]).sum()
+        return self._prior.known_of_points(prepared[0], part, parts)
