@@ -32,6 +32,9 @@ place (a region without any becomes `...`). A stub assigns or returns `...`, whi
 reads as "not attempted yet", so every cell still runs. Hint, expected output and, for learners,
 the solution follow the cell as folds. The solution version keeps the solution in the cell.
 
+A cell that takes long and that nothing after it needs, but other such cells, may have the tag
+``aside``: the tests in a browser, which are for the explorables, leave it out.
+
 A source must have: one H1; a list under "You will be able to" that the list under "You can now"
 repeats word for word; alt text for each image; exercises numbered from 1, each with hint,
 expected output and a check. Cells over 25 lines, and fewer than 10 or more than 25 code cells, or

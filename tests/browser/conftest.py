@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
@@ -64,7 +65,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = home / "notebooks"
     folder.mkdir()
     for notebook in (TUTORIALS / "solutions").glob("*.ipynb"):
-        shutil.copy(notebook, folder)
+        content = nbformat.read(notebook, nbformat.NO_CONVERT)
+        content.cells = [cell for cell in content.cells if "aside" not in tags(cell)]
+        nbformat.write(content, folder / notebook.name)
     for name, values in SETTINGS.items():
         file = home / "settings" / "@jupyterlab" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,6 +99,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     finally:
         server.terminate()  # and with it the kernels, and with them their workers
         server.wait(20)
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    """A cell's tags. ``aside`` marks a long one that no explorable needs: nbmake alone runs it."""
+    found: list[str] = cell.metadata.get("tags", [])
+    return found
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:

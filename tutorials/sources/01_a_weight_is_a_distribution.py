@@ -24,7 +24,6 @@
 # %%
 import copy
 import math
-import time as clock
 
 import pyro
 import torch
@@ -43,7 +42,7 @@ from spnb.teach.passport import provenance
 SEED = 0
 STEPS = scale.pick(ci=600, laptop=1500, node=5000)  # of mean-field training
 KEPT = scale.pick(ci=64, laptop=128, node=256)  # samples to look at
-WARMUP, DRAWS, DEPTH = scale.pick(ci=(60, 60, 6), laptop=(150, 200, 7), node=(500, 1000, 8))
+WARMUP, DRAWS, DEPTH = scale.pick(ci=(50, 50, 6), laptop=(150, 200, 7), node=(500, 1000, 8))
 torch.set_num_threads(1)  # 37 weights: a second thread would only be in the way
 print(f"scale: {scale.name()}, {STEPS} training steps, {WARMUP} + {DRAWS} steps of NUTS",
       provenance(SEED), sep="\n")
@@ -97,7 +96,6 @@ def rows(time):
 x, y = rows(train.time), ppm.apply(train.values).unsqueeze(1)
 
 torch.manual_seed(SEED)
-seconds = {"plain": -clock.perf_counter()}  # a stopwatch for the end of the notebook
 plain = nn.Sequential(nn.Linear(1, 12), nn.Tanh(), nn.Linear(12, 1))
 optimizer = torch.optim.Adam(plain.parameters(), lr=0.03)
 for _ in range(1500):
@@ -105,7 +103,6 @@ for _ in range(1500):
     loss = (plain(x) - y).square().mean()
     loss.backward()
     optimizer.step()
-seconds["plain"] += clock.perf_counter()
 print(f"root mean squared error on the training weeks: {loss.item() ** 0.5 * ppm.scale:.2f} ppm")
 
 # %% [markdown]
@@ -246,7 +243,6 @@ fitted = spnb.fit(
     schedule="cosine",
     seed=SEED,
 )
-seconds["mean field"] = sum(epoch.seconds for epoch in fitted.history.epochs)
 fitted.history
 
 # %% [markdown]
@@ -346,9 +342,7 @@ start = model.unflatten(model.flatten(model.drawn), model.drawn)  # the plain ne
 kernel = NUTS(model, max_tree_depth=DEPTH, init_strategy=init_to_value(values=start))
 chain = MCMC(kernel, num_samples=DRAWS, warmup_steps=WARMUP, disable_progbar=True)
 pyro.set_rng_seed(SEED)
-seconds["NUTS"] = -clock.perf_counter()
 chain.run(x, y)
-seconds["NUTS"] += clock.perf_counter()
 nuts_weights = stack(model, chain.get_samples())
 print(f"{len(nuts_weights)} draws of {nuts_weights.shape[1]} weights, "
       f"{len(chain.diagnostics()['divergences']['chain 0'])} divergences")
@@ -547,51 +541,6 @@ figures.show(fig, alt=f"Epistemic standard deviation over time at three temperat
 # the band wider or narrower, but does not open it *where* it should open.
 
 # %% [markdown]
-# ## Who is the best?
-#
-# You have trained the same network four times: with point weights, with mean field, with a *cold*
-# mean field (T = 0.1), and with NUTS. The board judges them all on the half year that none of them
-# has seen. Choose a score, a method to look at, and the number of samples.
-#
-# **Predict – move – explain.**
-#
-# 1. By the error of its mean (RMSE), does a Bayesian network beat the plain one? By how much does
-#    it when you judge by the NLL, which asks for the *probability* of what happened?
-# 2. Which method's 90 % band holds about 90 % of the weeks?
-# 3. Take S down to 1. Who loses most, who nothing?
-# 4. What do you pay for the winner?
-
-# %%
-from spnb.teach.explore.board import Judged, Score, comparison_board
-
-trained = {"plain": model.flatten(model.drawn).unsqueeze(0), "mean field": methods["mean field"],
-           "cold": tempered[0.1].draw(range(KEPT), key).detach(), "NUTS": nuts_weights}
-seconds["cold"] = seconds["mean field"]  # the same number of the same steps
-judged = {name: Judged(functions(model, weights, test.time), {"training (s)": seconds[name]},
-                       shown=functions(model, weights, time)) for name, weights in trained.items()}
-
-
-def score(name):
-    """One of the library's scores of some draws, on the held-out weeks."""
-    return lambda draws: spnb.scores.regression(draws, test.values,
-                                                spnb.likelihoods.Normal(NOISE))[name]
-
-
-scores = {"RMSE": Score("RMSE (ppm)", score("rmse")), "NLL": Score("NLL (nats)", score("nll")),
-          "CRPS": Score("CRPS (ppm)", score("crps")),
-          "coverage": Score("share inside the 90 % band", score("coverage_90"), best=0.9)}
-comparison_board(judged, scores, samples=KEPT, draw=lambda ax, curves: draw_prediction(
-    ax, train, test, time, curves, NOISE))
-
-# %% [markdown]
-# **Explain.** The means are all about equally wrong; what differs is whether a method *knows*. Only
-# NUTS opens its band ahead, and the NLL rewards it. Mean field is hardly better than the plain
-# network, the cold one hardly differs from it. With S = 1 nothing is averaged and no band is left,
-# so NUTS loses what it had. And no band holds 90 %, because no method mends the model: it does not
-# know that years resemble each other. NUTS is paid for in time, several times that of the others
-# for 37 weights, and more with every weight. Hence the question of this course: how good can we be
-# with methods that do scale?
-#
 # ## Explore
 #
 # Now play. The explorer shows mean field and NUTS from above; each other setting is really fitted
@@ -641,7 +590,8 @@ Playground()
 # - hold mean-field variational inference against NUTS, and say where it is over-confident
 # - say what the number of samples and the temperature change
 #
-# **Next:** each step drew 4 samples of all weights. Notebook 02 asks what a sample costs.
+# **Next:** each step drew 4 samples of all weights. Notebook 02 asks what a sample costs. (More
+# methods than these two, on the same record: notebook 10.)
 #
 # ## References
 #

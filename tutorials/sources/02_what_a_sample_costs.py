@@ -40,8 +40,8 @@ from spnb.teach.passport import provenance
 from spnb.teach.racing import Contender, least_disturbed_step, race, strangers
 
 SEED = 0
-SECONDS = scale.pick(ci=6, laptop=40, node=120)  # for the race
-REPEATS = scale.pick(ci=16, laptop=64, node=256)  # gradients for one standard deviation
+SECONDS = scale.pick(ci=4, laptop=40, node=120)  # for the race
+REPEATS = scale.pick(ci=12, laptop=64, node=256)  # gradients for one standard deviation
 DRAWS = scale.pick(ci=256, laptop=1024, node=4096)  # stored for predictions
 print(f"scale: {scale.name()}, {SECONDS} s for the race, {REPEATS} gradients, {DRAWS} draws")
 print(provenance(SEED))
@@ -466,7 +466,7 @@ check.exercise_4(pairs)
 #
 # **Predict:** for which widths do pairs help most? Will means and scales gain alike?
 
-# %%
+# %% tags=["aside"]
 def with_width(q, width, antithetic):
     """A posterior with the means of q and one standard deviation for all weights."""
     made = spnb.MeanField(model, init_scale=width, antithetic=antithetic)
@@ -489,7 +489,7 @@ for name, q in moments.items():
     paired.load_state_dict(q.state_dict())
     gains_of[name] = q.scale.median().item(), gain(q, paired)
 
-# %%
+# %% tags=["aside"]
 fig, ax = figures.new(7.2, 3.5)
 for i, word in enumerate(words.values()):
     look = figures.look(i)

@@ -247,7 +247,7 @@ def train(mu, rho, x, y, num_samples, steps, learning_rate=0.02):
 # workers as it stands in the cell. Then compare the trained weights. That is the test that
 # counts: two trainings that only *resemble* each other would drift apart, step after step.
 
-# %%
+# %% tags=["aside"]
 alone = train(mu, rho, x, y, SAMPLES, STEPS)
 together = pool.run(train, mu, rho, x, y, SAMPLES, STEPS)
 
@@ -482,7 +482,7 @@ def race(posterior, data, ways, batch_size, rounds, steps=8):
     return times
 
 
-# %%
+# %% tags=["aside"]
 ways = {
     "one rank": None,
     "share samples": spnb.Layout(sample=2),
@@ -500,7 +500,7 @@ except ValueError as refusal:
 print(f"during the race, {os.getloadavg()[0]:.1f} processes wanted one of {usable_cores()} cores")
 
 
-# %%
+# %% tags=["aside"]
 def draw_times(ax, samples):
     """A bar for each way to do a step: the median, with whiskers over the middle half."""
     for place, name in enumerate(ways):
@@ -525,7 +525,7 @@ panels[0].set_ylabel("ms a step")
 told = "; ".join(f"S = {s}, {name}: {value:.1f}" for (s, name), value in medians.items())
 figures.show(fig, alt=f"Median step times in milliseconds. {told}.")
 
-# %%
+# %% tags=["aside"]
 print("speed against one rank:")
 for samples in (8, 3, 1):
     alone = medians[samples, "one rank"]

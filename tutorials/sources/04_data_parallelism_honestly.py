@@ -41,7 +41,7 @@ from spnb.teach.racing import Contender, duration, least_disturbed_step, limit, 
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and the workers want the cores
 SEED = 0
-SECONDS = scale.pick(ci=2, laptop=10, node=30)  # of each race
+SECONDS = scale.pick(ci=1.2, laptop=10, node=30)  # of each race
 REPEATS = scale.pick(ci=60, laptop=300, node=1000)  # gradients, to see how noisy they are
 
 print(f"scale: {scale.name()}, {SECONDS} s a race, {REPEATS} gradients a noise")
@@ -540,7 +540,7 @@ check.exercise_3(waiting, steps["share batch"])
 #
 # **Predict** the four numbers of each net.
 
-# %%
+# %% tags=["aside"]
 def alone(net, data, samples, rows):
     """The largest tiles of both ways, each done by one rank alone, and the whole step."""
     tiles = {
@@ -590,7 +590,7 @@ print(f"drawing is {drawing:.0%} of the MLP's step on one rank (S = 8, from the 
 #
 # **Predict:** S = 1, 2, 3, with 2048 rows. What is the limit of each way, and who wins?
 
-# %%
+# %% tags=["aside"]
 rows = torch.arange(2048) % len(digits.train_x)  # the digits repeat; a clock won't mind
 large = (spnb.share(digits.train_x[rows]), digits.train_y[rows])
 few, tiles = {}, {}

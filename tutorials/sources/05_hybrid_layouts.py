@@ -41,8 +41,8 @@ from spnb.teach.passport import provenance
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and the workers want the cores
 SEED = 0
-STEPS = scale.pick(ci=16, laptop=57, node=57)  # of training, in section 2
-ROUNDS = scale.pick(ci=3, laptop=12, node=40)  # of the race against the plan
+STEPS = scale.pick(ci=8, laptop=57, node=57)  # of training, in section 2
+ROUNDS = scale.pick(ci=2, laptop=12, node=40)  # of the race against the plan
 print(f"scale: {scale.name()}, {STEPS} training steps, {ROUNDS} rounds of the race")
 print(provenance(SEED))
 
@@ -586,7 +586,7 @@ figures.show(fig, alt=f"Memory of a rank, limit {human_bytes(h100.memory)}. " + 
 # `spnb.plan` takes a limit, and `best` is the fastest layout within it. Say other programs hold a
 # quarter of each GPU:
 
-# %%
+# %% tags=["aside"]
 limit = 0.75 * h100.memory
 for again in (False, True):
     found = spnb.plan(giant, (images, labels), num_samples=S, machine=h100, world_size=W,

@@ -714,7 +714,7 @@ def train_some(jobs, train, test, epochs):
     return found
 
 
-# %%
+# %% tags=["aside"]
 TEMPERATURES, WAYS = (1.0, 0.1), {1: "exact", 8: "W = 8", 16: "W = 16"}
 jobs = [(t, w, run) for run in range(RUNS) for t in TEMPERATURES for w in WAYS]
 data = (digits.train_x, digits.train_y), (digits.test_x, digits.test_y)
@@ -739,7 +739,7 @@ for t, score in [(t, s) for t in TEMPERATURES for s in ("loss asked for", "test 
     print(f"T = {t:<4}{score:15}{change.mean():+.4f} ({change.mean() - half:+.4f} to "
           f"{change.mean() + half:+.4f}); runs differ by {column(t, 1, score).std(ddof=1):.4f}")
 
-# %%
+# %% tags=["aside"]
 fig, panels = figures.new(9.2, 3.7, columns=2)
 for ax, score, title in zip(panels, ("test NLL", "spread"), ("What is scored", "What changed"),
                             strict=True):

@@ -170,7 +170,7 @@ figures.show(fig, alt="An image, and what four samples see of it: the same view 
 # **Predict:** take one batch and S = 4 samples, and only the views change from step to step. By
 # which factor does the variance of the gradient shrink, if each sample has its own view?
 
-# %%
+# %% tags=["aside"]
 STEPS, S = scale.pick(ci=12, laptop=40, node=100), 4
 batch = train[0][:64], train[1][:64]
 narrow = spnb.MeanField(model, init_scale=1e-6)  # so narrow that only the views differ
@@ -205,7 +205,7 @@ print(f"with the noise of the weights beside it, a factor of "
 # views reach? That rule was fixed before anything was run. First a small live run, so that you see
 # it work:
 
-# %%
+# %% tags=["aside"]
 small = augmentation.SETTINGS["ci"]
 few = datasets.photographs(small.network.num_train)
 live = pool.run(augmentation.run, small, spnb.Layout(sample=2), few)[0]

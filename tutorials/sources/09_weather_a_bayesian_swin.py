@@ -363,10 +363,10 @@ explorer
 shape = (3 + 4, 2 * len(LEADS))  # maps that go in, and come out
 footprints, B = {}, 16
 x, y = torch.empty(B, 7, 25, 53, device="meta"), torch.empty(B, 3, 25, 53, device="meta")
-for name, arguments in SIZES.items():
+for name in scale.pick(ci=("toy", "large"), laptop=tuple(SIZES), node=tuple(SIZES)):
     begin = time.perf_counter()
     with torch.device("meta"):
-        giant = Swin((25, 53), *shape, **arguments)
+        giant = Swin((25, 53), *shape, **SIZES[name])
     posterior = spnb.MeanField(spnb.BayesianModel(giant, likelihood=noise))
     found = footprints[f"{name}, {len(posterior.loc) / 1e6:.1f} M"] = footprint(posterior, x, y)
     print(f"{name:6} P = {found.weights:12,}; a forward pass of {B} maps keeps "
@@ -429,7 +429,7 @@ check.exercise_3(state_bytes)
 # A count is worth what a measurement says. No machine here holds the large Swin, so take a small
 # one, and let the workers measure what the tensors of a whole training step really take.
 
-# %%
+# %% tags=["aside"]
 os.environ["KINETO_LOG_LEVEL"] = "9"  # the profiler shall keep its notes to itself
 
 

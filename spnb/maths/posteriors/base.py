@@ -41,6 +41,7 @@ class Posterior(nn.Module):
     Attributes:
         point: ``[D]``, the deterministic parameters of the model, learned as in a plain net; a
             parameter only if there are any.
+        cross_entropy: that to the model's prior, of which `divergence` is made.
     """
 
     point: Tensor
@@ -74,7 +75,7 @@ class Posterior(nn.Module):
     def __init__(self, model: BayesianModel) -> None:
         super().__init__()
         self._model = (model,)
-        self._prior = CrossEntropy(model)
+        self.cross_entropy = CrossEntropy(model)
         point = model.flatten(model.deterministic)
         if len(point):
             self.point = nn.Parameter(point)
@@ -152,7 +153,10 @@ class Posterior(nn.Module):
         A trained one has the same number of elements for each weight, those of a weight together.
         """
         sites = self.model.deterministic if name == "point" else self.model.drawn
-        index //= self.get_parameter(name).numel() // sum(site.size for site in sites)
+        elements, weights = self.get_parameter(name).numel(), sum(site.size for site in sites)
+        if elements % weights:
+            return f"'{name}'"  # shared by the weights
+        index //= elements // weights
         for site in sites:
             if index < site.shape.numel():
                 return f"'{site.name}' ({name})"
@@ -205,7 +209,7 @@ class Posterior(nn.Module):
     @property
     def estimates(self) -> bool:
         """Whether a part of the divergence has no closed form: that from a prior not normal."""
-        return self._prior.estimates
+        return self.cross_entropy.estimates
 
     def sampled_divergence(
         self, values: Mapping[str, Tensor], prepared: Sequence[Tensor]
@@ -216,7 +220,7 @@ class Posterior(nn.Module):
             values: the samples, ``{name: [C, *shape]}``.
             prepared: what `prepare` returned.
         """
-        return self._prior.sampled(values)
+        return self.cross_entropy.sampled(values)
 
 
 class Drawing:

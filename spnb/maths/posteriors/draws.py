@@ -65,4 +65,4 @@ class Draws(Posterior):
 
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """The sum of -log prior over all draws, where it is normal."""
-        return self._prior.known_of_points(prepared[0], part, parts)
+        return self.cross_entropy.known_of_points(prepared[0], part, parts)

@@ -82,7 +82,7 @@ class MCDropout(Posterior):
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """The mean of -log prior where it is normal; the parts share out the weights."""
         (loc,) = prepared
-        return self._prior.known(loc, loc.square() * self._spread(loc), part, parts)
+        return self.cross_entropy.known(loc, loc.square() * self._spread(loc), part, parts)
 
     def _spread(self, like: Tensor) -> Tensor:
         """Variances of the masks ``[P]``: p / (1 - p)."""

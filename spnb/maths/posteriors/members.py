@@ -83,7 +83,7 @@ class Members(Posterior):
 
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """-log prior of all members where it is normal; the parts share out the weights."""
-        return self._prior.known_of_points(prepared[0], part, parts)
+        return self.cross_entropy.known_of_points(prepared[0], part, parts)
 
     def label(self, name: str, index: int) -> str:
         """Which parameter of which member an element belongs to, for messages."""

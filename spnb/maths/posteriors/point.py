@@ -47,7 +47,7 @@ class Point(Posterior):
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """-log prior where it is normal; the parts share out the weights."""
         loc = prepared[0]
-        return self._prior.known(loc, torch.zeros_like(loc), part, parts)
+        return self.cross_entropy.known(loc, torch.zeros_like(loc), part, parts)
 
 
 class AroundPoint(Point):
