@@ -22,6 +22,7 @@ from benchmarks import (
     one_process,
     planner,
     pool,
+    prediction,
     record,
     report,
     scaling,
@@ -76,6 +77,11 @@ PARTS: dict[str, Part] = {
         planner.run,
         {"cases": [("mlp", 16), ("mlp", 64), ("vit", 4), ("cnn", 8)], "rounds": 15},
         {"cases": [("mlp", 16), ("cnn", 4)], "rounds": 3},
+    ),
+    "prediction": (
+        prediction.run,
+        {"cases": [("vit", 64)], "inputs": (64,), "rounds": 7},
+        {"cases": [("vit", 4)], "inputs": (16,), "rounds": 3},
     ),
     "pool": (
         pool.run,

@@ -23,6 +23,8 @@ WEAK = {("vit", 4): 0.95, ("vit", 8): 0.95, ("mlp", 64): 0.88}
 """Efficiency with so many samples a rank, at least."""
 PAPER = {("mlp", 64): 1.3, ("mlp", 16): 1.3, ("vit", 8): 1.0}
 """Speed over torch_blue with DDP on two ranks, at least."""
+PREDICTION = {("vit", 64): 1.8}
+"""Speed-up of a prediction on two ranks, at least."""
 GATHERING, EVALUATING_TWICE = 1.05, 1.45
 """Time over plain averaging, at most."""
 PREDICTED = 0.20
@@ -69,6 +71,7 @@ def check(parts: dict[str, Row]) -> Iterator[Goal]:
     yield from against_the_paper(two)
     yield from exactness(parts.get("exactness", {"times": []})["times"])
     yield from planner(parts.get("planner", {"times": []})["times"])
+    yield from prediction(parts.get("prediction", {"times": []})["times"])
     seconds = parts.get("pool", {"seconds": {}})["seconds"]
     for name, bound in POOL.items():
         yield at_most(f"pool: {name}, ms", bound * 1e3, seconds.get(name) and seconds[name] * 1e3)
@@ -184,6 +187,19 @@ def planner(rows: Sequence[Row]) -> Iterator[Goal]:
         found = f"{row['error']:+.0%} ({1e3 * row['predicted']:.1f} / {1e3 * row['median']:.1f} ms)"
         met = abs(row["error"]) <= PREDICTED
         yield Goal(f"{name}, {row['layout']}", f"± {PREDICTED:.0%}", found, met)
+
+
+def prediction(rows: Sequence[Row]) -> Iterator[Goal]:
+    """Speed-up of two ranks that share the samples of a prediction."""
+    for (workload, count), bound in PREDICTION.items():
+        case = {"workload": workload, "num_samples": count}
+        name = f"prediction, speed-up of 2 ranks: {label(workload, count)}"
+        sizes = dict.fromkeys(row["inputs"] for row in rows if {**row, **case} == row)
+        if not sizes:
+            yield at_least(name, bound, None)
+        for size in sizes:
+            found = ratio_in(rows, case | {"inputs": size}, "one rank", "two ranks")
+            yield at_least(f"{name}, {size} inputs", bound, found)
 
 
 def at_most(name: str, bound: float, found: Timing | float | None) -> Goal:

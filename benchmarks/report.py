@@ -167,6 +167,22 @@ def of_planner(part: Row) -> str:
     return f"{heading('PLANNER', part)}\n\n{table(head, lines, '<<>>>>')}"
 
 
+def of_prediction(part: Row) -> str:
+    """Times of a prediction on one and two ranks."""
+    head = ("prediction", "S", "inputs", "", "ms")
+    lines = [
+        (
+            goals.workload_name(row["workload"]),
+            str(row["num_samples"]),
+            str(row["inputs"]),
+            row["who"],
+            ms(row),
+        )
+        for row in part["times"]
+    ]
+    return f"{heading('PREDICTION', part)}\n\n{table(head, lines, '<>><>')}"
+
+
 SECTIONS = {
     "one_process": of_one_process,
     "memory": of_memory,
@@ -174,6 +190,7 @@ SECTIONS = {
     "exactness": of_exactness,
     "update": of_update,
     "planner": of_planner,
+    "prediction": of_prediction,
     "pool": of_pool,
 }
 

@@ -1,4 +1,4 @@
-"""A report on a trained posterior: how it trained, how calibrated it is, what its doubt is worth."""
+"""A report on a trained posterior: its training, its calibration, and what its doubt is worth."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from spnb.maths import scores
@@ -81,6 +82,7 @@ def _training(axes: Axes, history: History) -> None:
         means = torch.tensor(values[: each * len(history.epochs)]).view(-1, each).mean(1)
         axes.plot(range(1, len(means) + 1), means, label=name, **figures.look(index, marker=False))
     axes.set(title="Training", xlabel="epoch", ylabel="nats a row")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend()
 
 
@@ -90,7 +92,9 @@ def _reliability(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -
     count = curve.count.cpu()
     share = count / count.sum()
     axes.plot([0, 1], [0, 1], color=figures.GREY, lw=1.2, ls="--", label="calibrated")
-    axes.bar(confidence.tolist(), share.tolist(), 0.04, color=figures.SKY, label="share of the rows")
+    axes.bar(
+        confidence.tolist(), share.tolist(), 0.04, color=figures.SKY, label="share of the rows"
+    )
     axes.plot(confidence, accuracy, label="share that is right", **figures.look(0) | {"lw": 1})
     axes.set(title="Calibration", xlabel="confidence", ylabel="share", xlim=(0, 1.03))
     axes.legend(loc="upper left")

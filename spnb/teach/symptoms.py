@@ -104,10 +104,10 @@ def symptoms(
 
 def _relative_widths(posterior: MeanField | LowRank) -> Tensor:
     """Standard deviation of each weight over that of its prior, ``[P]``."""
-    sites = posterior.model.drawn
-    prior = torch.cat([site.prior.stddev.expand(site.shape).reshape(-1) for site in sites])
+    priors = [(site.prior, site.shape) for site in posterior.model.drawn if site.prior is not None]
+    wide = torch.cat([prior.stddev.expand(shape).reshape(-1) for prior, shape in priors])
     with torch.no_grad():
         scale = posterior.scale
         if isinstance(posterior, LowRank):
             scale = (scale.square() + posterior.factor.square().sum(1)).sqrt()
-        return (scale / prior).cpu()
+        return (scale / wide).cpu()

@@ -188,6 +188,14 @@ def made_up() -> dict[str, Any]:
         "exactness": about | {"times": [row("mlp", 64, who, s) for who, s in exact.items()]},
         "update": about
         | {"times": [row("mlp", 1, "one sum", 0.001, weights=85_002, state_bytes=10**6)]},
+        "prediction": about
+        | {
+            "times": [
+                row("vit", 64, who, seconds, inputs=inputs)
+                for inputs, two in ((64, 0.52), (256, 0.6))
+                for who, seconds in (("one rank", 1.0), ("two ranks", two))
+            ]
+        },
         "pool": about | {"seconds": seconds, "megabytes": 200},
     }
 
@@ -207,6 +215,8 @@ def test_verdicts() -> None:
     assert verdicts["times faster than torch_blue with DDP: MLP S = 64"] is True
     assert verdicts["exact, over plain averaging: MLP S = 64"] is True
     assert verdicts["exact, two passes, over plain averaging: MLP S = 64"] is False
+    assert verdicts["prediction, speed-up of 2 ranks: ViT S = 64, 64 inputs"] is True
+    assert verdicts["prediction, speed-up of 2 ranks: ViT S = 64, 256 inputs"] is False
     assert verdicts["pool: cold start to the first collective, ms"] is True
     assert verdicts["pool: run of an empty function, ms"] is False
     assert all(goal.met is None for goal in goals.check({}))

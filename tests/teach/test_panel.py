@@ -105,7 +105,7 @@ def test_a_real_pool_is_followed_through_a_training_run() -> None:
         panel._table.observe(lambda change: seen.append(change["new"]), names="value")
         layout = spnb.Layout(sample=2)
         fitted = pool.run(
-            spnb.fit, posterior, data, layout=layout, num_samples=8, epochs=600, batch_size=20
+            spnb.fit, posterior, data, layout=layout, num_samples=8, epochs=250, batch_size=20
         )[0]
         steps = len(fitted.history.steps)
         assert any(">running<" in table and "samples/s" in table for table in seen), "meanwhile"

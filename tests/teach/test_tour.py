@@ -14,7 +14,7 @@ from spnb.__main__ import main
 def test_the_tour_trains_four_layouts_that_agree(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["tour", "--out", str(tmp_path / "out"), "--epochs", "8"])
+    main(["tour", "--out", str(tmp_path / "out"), "--epochs", "6"])
     said = capsys.readouterr().out
     for word in ("serial", "sample=2 × data=2", "test acc", "kB/step", "Δ serial", "cores"):
         assert word in said

@@ -158,7 +158,7 @@ for site in make_model().sites:
 # **Predict:** which one will it put first for so small a network?
 
 # %%
-plan = spnb.plan(spnb.MeanField(make_model()), train, num_samples=8, batch_size=50, pool=pool)
+plan = spnb.plan(spnb.MeanField(make_model()), train, num_samples=4, batch_size=50, pool=pool)
 print(plan)
 layout = plan.best.layout
 
@@ -172,7 +172,7 @@ layout = plan.best.layout
 # sure, how many errors are left in the other half?
 
 # %%
-usual = {"num_samples": 8, "batch_size": 50, "epochs": EPOCHS, "learning_rate": 0.01,
+usual = {"num_samples": 4, "batch_size": 50, "epochs": EPOCHS, "learning_rate": 0.01,
          "schedule": "cosine", "seed": SEED}
 fitted = pool.run(spnb.fit, spnb.MeanField(make_model()), train, layout=layout, **usual)[0]
 figure, words = report(fitted, test, seed=SEED)
@@ -333,7 +333,7 @@ print(f"chance: {chance:.3f} nats a row")
 troubles = {}
 
 
-def attempt(say, rows=len(train[0]), width=32, prior=prior, init_scale=0.02, **changes):
+def attempt(say, rows=300, width=32, prior=prior, init_scale=0.02, **changes):
     """Train a mean-field posterior with some changes, and print its symptoms."""
     some = train[0][:rows], train[1][:rows]
     posterior = spnb.MeanField(make_model(prior, width=width), init_scale=init_scale)
@@ -360,7 +360,8 @@ troubles["under-fitting"] = attempt("learning rate 0.0001", learning_rate=1e-4),
 #
 # ### 2. The scale of the initial σ
 #
-# **On purpose:** every weight starts with a standard deviation of 1. Five times its prior, for most.
+# **On purpose:** every weight starts with a standard deviation of 1. For most, that is five times
+# the prior's.
 
 # %%
 troubles["initial σ"] = attempt("initial σ = 1", init_scale=1.0), healthy
@@ -384,10 +385,10 @@ _ = attempt("256 units, T = 0.1   ", width=256, objective=spnb.ELBO(temperature=
 
 # %% [markdown]
 # **Symptoms.** Nearly all weights went back to their prior, and the data term went to chance: the
-# network does not listen any more. Each weight pays a price for leaving the prior, and 75,000 prices
-# are more than 40 tumours can tell. Note that *like prior* alone is no illness. A healthy network
-# returns what it does not need. It is one if the data term goes with it. **Mend it** by a smaller
-# network, more data, or a lower temperature: the price times T.
+# network does not listen any more. Each weight pays a price for leaving the prior, and 75,000
+# prices are more than 40 tumours can tell. Note that *like prior* alone is no illness. A healthy
+# network returns what it does not need. It is one if the data term goes with it. **Mend it** by a
+# smaller network, more data, or a lower temperature: the price times T.
 #
 # ### 4. An exploding KL
 #
@@ -522,7 +523,8 @@ trouble_explorer(troubles)
 # ## References
 #
 # - W. H. Wolberg, O. L. Mangasarian, W. N. Street: *Breast Cancer Wisconsin (Diagnostic)*, UCI,
-#   1995 (the table); E. Alpaydin, C. Kaynak: *Optical Recognition of Handwritten Digits*, UCI, 1998.
+#   1995 (the table); E. Alpaydin, C. Kaynak: *Optical Recognition of Handwritten Digits*, UCI,
+#   1998.
 # - C. Guo et al.: *On Calibration of Modern Neural Networks*,
 #   [arXiv 1706.04599](https://arxiv.org/abs/1706.04599), 2017: the reliability diagram.
 # - F. Wenzel et al.: *How Good is the Bayes Posterior in Deep Neural Networks Really?*,

@@ -93,7 +93,9 @@ class LowRank(Posterior):
         """
         loc, scale, factor = prepared
         start, stop = bounds(len(loc), part, parts)
-        crossed = self.cross_entropy.known(loc, scale.square() + factor.square().sum(1), part, parts)
+        crossed = self.cross_entropy.known(
+            loc, scale.square() + factor.square().sum(1), part, parts
+        )
         logs = scale[start:stop].log().sum() + (stop - start) * (1 + math.log(2 * math.pi)) / 2
         if part == 0:
             relative = factor / scale.unsqueeze(1)

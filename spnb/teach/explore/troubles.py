@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from spnb.teach import figures
 from spnb.teach.controls import buttons
@@ -41,8 +42,11 @@ def trouble_explorer(troubles: Mapping[str, tuple[Symptoms, Symptoms]]) -> Explo
         for place, each in enumerate(troubles[trouble]):
             _curves(panels[:2], each, place, place == chosen)
         panels[0].set(xlabel="step", ylabel="nats a row", title="data term")
-        panels[1].set(xlabel="step", ylabel="nats a row", title="KL / N")
+        panels[1].set(xlabel="step", title="KL / N")
         panels[1].set_yscale("log")
+        panels[1].yaxis.set_major_formatter("{x:g}")
+        panels[1].yaxis.set_minor_formatter(NullFormatter())
+        panels[1].yaxis.set_major_locator(LogLocator(subs=(1, 3)))
         panels[0].legend()
         shown = troubles[trouble][chosen]
         panels[2].hist(shown.widths.clamp(BINS[0], BINS[-1]), BINS, color=figures.SKY, ec="white")
