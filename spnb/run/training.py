@@ -160,7 +160,8 @@ def fit(
         separate.join_history(history, comm, num_samples, place)
     posterior.eval()
     mine = share(len(x), comm.size, comm.rank)
-    posterior.finish(x[mine.start : mine.stop], y[mine.start : mine.stop], comm.sum)
+    mine_rows, temperature = slice(mine.start, mine.stop), work.objective.temperature
+    posterior.finish(x[mine_rows], y[mine_rows], comm.sum, temperature)
     return Fitted(posterior, history)
 
 

@@ -29,7 +29,6 @@ SHOWN = {
         "Failure lab",
         "Let a rank fail, and see how the notebook notices",
     ),
-    ("01", "board"): ("Comparison board", "Which method is best, by which score, at what price"),
     ("01", "posterior"): (
         "Posterior explorer",
         "Prior, noise, method, S; two kinds of doubt",
@@ -52,6 +51,8 @@ SHOWN = {
         "A forecast, its spread, and what came",
     ),
     ("09", "memory"): ("Memory budget", "What a network of 200 million weights needs on each GPU"),
+    ("10", "board"): ("Comparison board", "Which method is best, by which score, at what price"),
+    ("12", "troubles"): ("Trouble explorer", "Five runs that went wrong, and the same runs mended"),
 }
 
 

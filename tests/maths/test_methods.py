@@ -83,6 +83,24 @@ def test_laplace_is_exact_where_the_posterior_is_normal() -> None:
     assert (draws.T.cov() - covariance).norm() < 0.03 * covariance.norm()
 
 
+@pytest.mark.parametrize("structure", ["full", "diagonal"])
+def test_laplace_takes_the_temperature(structure: str) -> None:
+    """The likelihood to the power of 1 / T, as in the ELBO; at zero the mode alone is left."""
+    model, x, y = regression()
+    prior = torch.eye(3).to(x)
+    for heat in (0.25, 4.0):
+        start = spnb.Laplace(model, structure)
+        found = spnb.fit(start, (x, y), objective=spnb.ELBO(temperature=heat)).posterior
+        wanted = x.T @ x / NOISE**2 / heat + prior
+        if structure == "full":
+            precision = torch.linalg.inv(found.root @ found.root.T)
+        else:
+            precision, wanted = found.root.square().reciprocal(), wanted.diagonal()
+        torch.testing.assert_close(precision, wanted, rtol=1e-9, atol=1e-9)
+    cold = spnb.fit(start, (x, y), objective=spnb.ELBO(temperature=0.0)).posterior
+    assert torch.equal(cold.draw([3], spnb.Key(0))[0], cold.loc)
+
+
 def test_laplace_of_classes_is_the_hessian_where_the_net_is_linear() -> None:
     """Against autograd's Hessian of the whole loss; the last layer's is a block of the whole's."""
     torch.manual_seed(0)

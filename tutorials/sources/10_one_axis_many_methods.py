@@ -20,7 +20,7 @@
 # - add a method of your own, which then runs in every layout
 #
 # It takes about 75 minutes to work through. Run from top to bottom without stopping, the notebook
-# needs about a minute at the `ci` scale on two cores and some five minutes at the `laptop` scale
+# needs about a minute at the `ci` scale on two cores and some four minutes at the `laptop` scale
 # (set `SPNB_SCALE` before JupyterLab starts to choose).
 
 # %%
@@ -274,8 +274,9 @@ figures.show(fig, alt="Nine panels, one for each method: record, mean and two 90
 # %% tags=["aside"]
 past, inside = time > train.time[-1], (time > gap[0]) & (time < gap[-1])
 places = {"measured": ~past & ~inside, "gap": inside, "ahead": past}
-STATED = {"point": 0.7, "ensemble": 0.7, "MC dropout": 1.5, "mean field": 0.7, "low rank": 0.7,
-          "SWAG": 0.7, "Laplace, last layer": 0.5, "SG-MCMC": 1.0, "NUTS, half and half": 0.3}
+STATED = {"point": 0.45, "ensemble": 0.45, "MC dropout": 1.3, "mean field": 0.35, "low rank": 0.3,
+          "SWAG": 0.45, "Laplace, last layer": 0.25, "SG-MCMC": 0.25, "NUTS, half and half": 0.1}
+slack = scale.pick(ci=2.5, laptop=1.0, node=1.0)  # short runs are further away
 print(f"{'distance to NUTS in ppm':<24}" + "".join(f"{place:>10}" for place in places)
       + f"{'overall':>10}{'within':>10}")
 compared = {name: (curves(posterior, time, 256), reference)
@@ -284,11 +285,22 @@ compared["NUTS, half and half"] = reference[::2], reference[1::2]
 for name, pair in compared.items():
     each = spnb.scores.wasserstein(*pair)
     found = [each[mask].mean().item() for mask in places.values()] + [each.mean().item()]
-    print(f"{name:<24}" + "".join(f"{v:>10.2f}" for v in found) + f"{STATED[name]:>10}")
-    assert found[-1] < STATED[name], f"{name} is further from NUTS than is stated"
+    print(f"{name:<24}" + "".join(f"{v:>10.2f}" for v in found) + f"{slack * STATED[name]:>10.2f}")
+    assert found[-1] < slack * STATED[name], f"{name} is further from NUTS than is stated"
 
 # %% [markdown]
-# **Explain.** ...
+# **Explain.** Go through the panels again, with the numbers beside them.
+#
+# - The *point* has no width, but the right mean, and so it is not far off where the true band is
+#   narrow. The *ensemble* is hardly wider: its networks found the same valley.
+# - *Dropout* is far away everywhere. Of twelve units, one that is missing changes the whole curve.
+# - *Mean field* and *low rank* are good between the data, and too narrow ahead.
+# - *SWAG* is as wide as its optimiser happens to swing.
+# - *Laplace* takes the features as they are, and is exact about the last layer. That is little, but
+#   it is the part that matters here.
+# - *SG-MCMC* visits what NUTS visits, with less care. Given time, it comes nearest of all (at the
+#   `laptop` scale to 0.1 ppm, nearly what two halves of NUTS differ by). At the `ci` scale its
+#   chains are too short, and some are still on their way.
 #
 # ### Exercise 2 · difficulty 3/5 · 10 minutes
 # Write the heart of SG-MCMC, a step of stochastic-gradient Langevin dynamics. Walk down the
@@ -469,11 +481,27 @@ for name, row in results.items():
     print(f"{name:<20}" + "".join(f"{row[column]:>17.4g}" for column in columns))
 
 # %% [markdown]
-# **Explain.** ...
+# **Explain.** First the costs.
+#
+# - *Sent:* members and chains never meet while they train, so the ensemble and SG-MCMC send
+#   nothing. The others add up gradients once a step, one number for each they train.
+# - *Efficiency:* in general those that send nothing are the most efficient, and those that share
+#   rows the least: half a batch of so small a network is over before the sum has begun. A network
+#   whose step takes 100 ms has no such trouble (notebooks 02 to 05).
+# - *Prediction:* the point needs one pass, an ensemble one for each member, all others one for
+#   each sample.
+# - *Kept:* SWAG keeps its iterates, Laplace a covariance, and SG-MCMC every place.
+#
+# Then the scores. The plain network is hard to beat here: it, the ensemble, dropout and SWAG are in
+# front by the NLL. Those that try to be the *posterior*, mean field, low rank, Laplace and SG-MCMC,
+# are behind. They are too modest. These images are clean, nearly every label is right, and a
+# posterior at temperature 1 does not know that. Notebook 12 shows what people do about it. As
+# detectors of strangers all are about equal, if one looks at the entropy. And NUTS? One draw would
+# look at all images up to a hundred times and more, for 9,352 weights. It is for small problems.
 #
 # ## The board
 #
-# Twelve columns are too many to read. The board shows one at a time, and on the left what the
+# Ten columns are too many to read. The board shows one at a time, and on the left what the
 # method you choose says: how often it is right, by how sure it is (on the diagonal it would be
 # calibrated), and how its doubt tells strangers from digits that it knows. The slider takes fewer
 # samples: S = 1 is one draw of each.

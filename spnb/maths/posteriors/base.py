@@ -122,13 +122,16 @@ class Posterior(nn.Module):
             total: how many there will be.
         """
 
-    def finish(self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None]) -> None:
+    def finish(
+        self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None], temperature: float
+    ) -> None:
         """Do what is left to do after the last step.
 
         Args:
             x: this rank's share of the inputs ``[n, ...]``.
             y: their targets ``[n, ...]``.
             add_up: replaces a tensor by its sum over all ranks.
+            temperature: T of the objective: the likelihood counts 1 / T times.
         """
 
     def part(self, samples: range) -> Posterior:

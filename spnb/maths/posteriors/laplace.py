@@ -27,13 +27,14 @@ class Laplace(AroundPoint):
     Training goes with one point, to the maximum a posteriori. Then the curvature there is summed
     over the data, as the Fisher information, and added to that of the prior:
 
-    .. math:: H = \sum_n J_n^\top \Lambda_n J_n + \operatorname{diag}(s^{-2}), \qquad
+    .. math:: H = \frac{1}{T} \sum_n J_n^\top \Lambda_n J_n + \operatorname{diag}(s^{-2}), \qquad
               q(w) = \mathcal N(\theta, H^{-1})
 
     with the network's Jacobian :math:`J_n` and the Fisher information :math:`\Lambda_n` of the
     likelihood at its output, the curvature there of KL(p(y | output) || p(y | another output)). For
     classes and for known noise this is the generalised Gauss–Newton matrix (Martens, arXiv
-    1412.1193, section 9.2); unlike a Hessian it is never negative. The ranks share the rows.
+    1412.1193, section 9.2); unlike a Hessian it is never negative. T is the temperature. The ranks
+    share the rows.
 
     Args:
         model: the Bayesian model, with normal priors. Training starts at the values of its net.
@@ -78,19 +79,25 @@ class Laplace(AroundPoint):
         """Of which weights, and which form the covariance has."""
         return {"structure": self.structure, "weights": self.weights}
 
-    def finish(self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None]) -> None:
+    def finish(
+        self, x: Tensor, y: Tensor, add_up: Callable[[Tensor], None], temperature: float
+    ) -> None:
         """Find the curvature at the mode.
 
         Args:
             x: this rank's share of the inputs ``[n, ...]``.
             y: their targets ``[n, ...]``.
             add_up: replaces a tensor by its sum over all ranks.
+            temperature: T; at zero nothing is left but the mode.
         """
+        if temperature == 0:
+            return
         total = torch.zeros_like(self.root)
         with plain_attention():
             for rows in x.split(ROWS):
                 total += self._curvature(rows.to(total.device))
         add_up(total)
+        total /= temperature
         prior = self._prior_precision()
         if self.structure == "diagonal":
             self.root.copy_((total + prior).rsqrt())
