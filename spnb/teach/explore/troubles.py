@@ -46,7 +46,7 @@ def trouble_explorer(troubles: Mapping[str, tuple[Symptoms, Symptoms]]) -> Explo
         panels[1].set_yscale("log")
         panels[1].yaxis.set_major_formatter("{x:g}")
         panels[1].yaxis.set_minor_formatter(NullFormatter())
-        panels[1].yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        panels[1].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panels[0].legend()
         shown = troubles[trouble][chosen]
         panels[2].hist(shown.widths.clamp(BINS[0], BINS[-1]), BINS, color=figures.SKY, ec="white")
@@ -68,7 +68,7 @@ def trouble_explorer(troubles: Mapping[str, tuple[Symptoms, Symptoms]]) -> Explo
 def _curves(axes: tuple[Axes, Axes], run: Symptoms, place: int, strong: bool) -> None:
     """Data term and KL by step, smoothed a little."""
     look = figures.look(place, marker=False)
-    look |= {"lw": 2.0 if strong else 1.0, "alpha": 1.0 if strong else 0.5}
+    look |= {"lw": 2.0 if strong else 1.0, "alpha": 1.0 if strong else 0.75}
     steps = run.history.steps
     window = max(1, len(steps) // 60)
     for ax, values in zip(
