@@ -31,12 +31,15 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
         The path.
 
     Raises:
-        TypeError: not one of the library's posteriors.
+        TypeError: not one of the known methods, `spnb.maths.posteriors.METHODS`.
         OSError: the file cannot be written.
     """
     method = type(posterior).__name__
     if METHODS.get(method) is not type(posterior):
-        raise TypeError(f"A {method} is none of the library's: {', '.join(METHODS)}.")
+        raise TypeError(
+            f"A {method} is none of the known methods: {', '.join(METHODS)}. If it is your own, say"
+            f" `spnb.maths.posteriors.METHODS['{method}'] = {method}` before saving and loading."
+        )
     about = {
         "format": FORMAT,
         "version": VERSION,

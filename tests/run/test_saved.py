@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 import spnb
+from spnb.maths import posteriors
 from tests.methods import METHODS
 from tests.run.problems import problem
 
@@ -109,9 +110,16 @@ def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_only_the_librarys_posteriors_are_saved(tmp_path: Path) -> None:
+def test_only_known_methods_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Own(spnb.MeanField):
         pass
 
-    with pytest.raises(TypeError, match="A Own is none of the library's: Draws, MCDropout"):
-        spnb.save(Own(problem()[0].model), tmp_path / "file")
+    start, (x, _) = problem()
+    own = Own(start.model)
+    with pytest.raises(TypeError, match="A Own is none of the known methods: Draws, MCDropout"):
+        spnb.save(own, tmp_path / "file")
+    monkeypatch.setitem(posteriors.METHODS, "Own", Own)
+    spnb.save(own, tmp_path / "file")
+    again = spnb.load(tmp_path / "file", start.model)
+    assert type(again) is Own
+    assert torch.equal(spnb.predict(again, x), spnb.predict(own, x))

@@ -149,8 +149,8 @@ figures.show(fig, alt="Samples of two weights by nine methods, over the exact el
 #
 # - *Point* is a dot. So is the *ensemble*: a linear model has one best place, and all eight
 #   networks find it. Ensembles live from landscapes with *several* valleys.
-# - *Dropout* gives four dots: each weight is there or not. That is a posterior of a different kind,
-#   and has little to do with the ellipse.
+# - *Dropout* gives a few dots: each weight is there or not. That is a posterior of a different
+#   kind, and has little to do with the ellipse.
 # - *Mean field* lies inside the ellipse, narrow and round: it cannot tilt. *Low rank* can, with one
 #   direction for two weights.
 # - *SWAG* has the spread of the optimiser, which depends on the learning rate, not on Bayes' rule.
@@ -298,9 +298,9 @@ for name, pair in compared.items():
 # - *SWAG* is as wide as its optimiser happens to swing.
 # - *Laplace* takes the features as they are, and is exact about the last layer. That is little, but
 #   it is the part that matters here.
-# - *SG-MCMC* visits what NUTS visits, with less care. Given time, it comes nearest of all (at the
-#   `laptop` scale to 0.1 ppm, nearly what two halves of NUTS differ by). At the `ci` scale its
-#   chains are too short, and some are still on their way.
+# - *SG-MCMC* visits what NUTS visits, with less care. Given time, it comes nearest of all: at the
+#   `laptop` scale to 0.12 ppm. At the `ci` scale its chains are too short, and some are still on
+#   their way.
 #
 # ### Exercise 2 · difficulty 3/5 · 10 minutes
 # Write the heart of SG-MCMC, a step of stochastic-gradient Langevin dynamics. Walk down the
@@ -593,7 +593,9 @@ check.exercise_4(OneWidth, pool)
 
 # %% [markdown]
 # That is all a method needs. In the library each of them is one file in `spnb/maths/posteriors/`,
-# and a line that imports it.
+# and a line that imports it. (To save and load yours, add it to their list first:
+# `spnb.maths.posteriors.METHODS["OneWidth"] = OneWidth`. A file never makes a class that is not
+# there.)
 
 # %%
 pool.close()
