@@ -14,6 +14,7 @@ SPECIAL: dict[str, Callable[[BayesianModel], spnb.Posterior]] = {
     "SWAG": lambda model: spnb.SWAG(model, iterates=3),
     "SGMCMC": lambda model: spnb.SGMCMC(model, chains=5, cycles=2, keep=2),
     "Laplace, full": lambda model: spnb.Laplace(model, "full"),
+    "Laplace, drawn": lambda model: spnb.Laplace(model, linearised=False),
     "Laplace, last": lambda model: spnb.Laplace(model, "full", "last"),
     "MCDropout": lambda model: spnb.MCDropout(model, rate=0.3),
 }

@@ -82,8 +82,7 @@ def _tile_draws(
         for start in range(0, len(samples), in_flight):
             weights = posterior.draw(samples[start : start + in_flight], key, prepared)
             batches = [
-                posterior.model.predict(weights, posterior.point, batch.to(device))
-                for batch in x.split(batch_size)
+                posterior.evaluate(weights, batch.to(device)) for batch in x.split(batch_size)
             ]
             parts.append(torch.cat(batches, 1))
         return torch.cat(parts)

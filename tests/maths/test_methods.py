@@ -101,6 +101,31 @@ def test_laplace_takes_the_temperature(structure: str) -> None:
     assert torch.equal(cold.draw([3], spnb.Key(0))[0], cold.loc)
 
 
+def test_laplace_predicts_linearised() -> None:
+    """f + J (w - mode), against the whole Jacobian; the same as drawn where the net is linear."""
+    model = BayesianModel(net(), dist.Normal(0.0, 1.5))
+    x, y = torch.randn(20, 3, dtype=torch.float64), torch.randint(0, 2, (20,))
+    found = spnb.fit(spnb.Laplace(model, "full"), (x, y), epochs=20).posterior
+    mode = found.loc.detach()
+
+    def output(weights: Tensor) -> Tensor:
+        return model.predict(weights.unsqueeze(0), weights[:0], x)[0]
+
+    slopes = torch.autograd.functional.jacobian(output, mode)  # [N, C, P]
+    weights = found.draw(range(5), spnb.Key(2).fold("predict"))
+    wanted = output(mode) + torch.einsum("ncp,sp->snc", slopes, weights - mode)
+    for at_once in (1, 3):
+        drawn = spnb.predict(found, x, num_samples=5, seed=2, samples_in_flight=at_once)
+        torch.testing.assert_close(drawn, wanted.detach(), rtol=0, atol=1e-12)
+    found.linearised = False
+    plain = spnb.predict(found, x, num_samples=5, seed=2)
+    assert (plain - wanted).abs().max() > 0.01
+    linear, x, y = regression()
+    straight = spnb.fit(spnb.Laplace(linear, "full"), (x, y), epochs=5).posterior
+    bent = spnb.fit(spnb.Laplace(linear, "full", linearised=False), (x, y), epochs=5).posterior
+    torch.testing.assert_close(spnb.predict(straight, x), spnb.predict(bent, x))
+
+
 def test_laplace_of_classes_is_the_hessian_where_the_net_is_linear() -> None:
     """Against autograd's Hessian of the whole loss; the last layer's is a block of the whole's."""
     torch.manual_seed(0)

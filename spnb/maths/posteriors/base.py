@@ -182,6 +182,15 @@ class Posterior(nn.Module):
         """
         raise NotImplementedError
 
+    def evaluate(self, weights: Tensor, x: Tensor) -> Tensor:
+        """What drawn weights predict after training, ``[C, B, ...]``.
+
+        Args:
+            weights: what `draw` returned, ``[C, P]``.
+            x: inputs ``[B, ...]``.
+        """
+        return self.model.predict(weights, self.point, x)
+
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """What is known of KL(posterior || prior) in closed form, or one part of it, a scalar.
 
