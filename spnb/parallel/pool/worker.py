@@ -31,6 +31,9 @@ from spnb.parallel.pool.place import Place
 inside = False
 """Whether this process is a worker."""
 
+STORE_AGAIN = 0.35
+"""Seconds until a call that still waits in the store is woken again."""
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -199,16 +202,25 @@ class Worker:
                     if self._current == number:
                         wake.shut_connections(*rest)
             elif kind == "wake from store":
-                with self._turn:
-                    if self._current == number:
-                        # It is loaded: the main thread has connected by it.
-                        sys.modules["spnb.parallel.pool.rendezvous"].forget_store()
-                        wake.shut_connections([os.getppid()])
+                self._wake_from_store(number)
             elif kind == "where":
                 frame = sys._current_frames().get(main_thread)
                 self.channel.send("where", number, _user_stack(frame))
         # The notebook is gone. Children of this process are in its session: take them along.
         os.killpg(0, signal.SIGKILL)
+
+    def _wake_from_store(self, number: int, again: int = 3) -> None:
+        """Free a call that waits in the pool's store; where that failed, again a little later."""
+        with self._turn:
+            if self._current != number:
+                return
+            # It is loaded: the main thread has connected by it.
+            sys.modules["spnb.parallel.pool.rendezvous"].forget_store()
+            wake.shut_connections([os.getppid()])
+        if again:
+            later = threading.Timer(STORE_AGAIN, self._wake_from_store, (number, again - 1))
+            later.daemon = True
+            later.start()
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt the call that is cancelled, once; an idle worker is not interrupted at all."""
