@@ -62,7 +62,8 @@ def report(
         figure, axes = figures.new(12.0 if history else 8.2, 3.7, columns=3 if history else 2)
         if history:
             _training(axes[0], history)
-        calibration = (_reliability if classes else _intervals)(axes[-2], drawn, y, likelihood)
+        calibrated = draw_reliability if classes else _intervals
+        calibration = calibrated(axes[-2], drawn, y, likelihood)
         use = (_referred if classes else _most_sure)(axes[-1], drawn, y, likelihood)
         found = scores.evaluate(drawn, y, likelihood)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
@@ -86,7 +87,18 @@ def _training(axes: Axes, history: History) -> None:
     axes.legend()
 
 
-def _reliability(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> str:
+def draw_reliability(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> str:
+    """Draw how often classes are right, by how sure the model is of them, and how many are.
+
+    Args:
+        axes: where to draw.
+        draws: logits ``[S, N, C]``.
+        y: classes ``[N]``.
+        likelihood: the categorical likelihood.
+
+    Returns:
+        By how much it is too sure, or too modest, in words.
+    """
     curve = scores.reliability(draws, y, likelihood)
     confidence, accuracy = curve.confidence.cpu(), curve.accuracy.cpu()
     count = curve.count.cpu()

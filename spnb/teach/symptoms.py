@@ -67,20 +67,25 @@ class Symptoms:
 
 
 def symptoms(
-    fitted: Fitted, rows: int, held_out: tuple[Any, Any], num_samples: int = 64, seed: int = 0
+    fitted: Fitted,
+    train: tuple[Any, Any],
+    held_out: tuple[Any, Any],
+    *,
+    num_samples: int = 64,
+    seed: int = 0,
 ) -> Symptoms:
     """Read the symptoms off a run.
 
     Args:
         fitted: what `spnb.fit` returned for a `MeanField` or `LowRank` posterior.
-        rows: N of the training data.
+        train: the data that it was trained on, inputs ``[N, ...]`` and targets ``[N, ...]``.
         held_out: inputs ``[N, ...]`` and targets ``[N, ...]`` to score on.
         num_samples: S of the scores.
         seed: of the draws.
 
     Raises:
         TypeError: another method, whose weights have no width of their own.
-        ValueError: ``rows`` is not positive.
+        ValueError: the data do not fit the model.
     """
     posterior, steps = fitted.posterior, fitted.history.steps
     if not isinstance(posterior, MeanField | LowRank):
@@ -88,7 +93,7 @@ def symptoms(
             f"A {type(posterior).__name__} has no width for each weight; symptoms are read off a "
             "MeanField or LowRank posterior."
         )
-    inputs.positive(rows=rows)
+    rows = len(inputs.data_set(posterior, train)[0])
     end = steps[-max(1, round(LAST * len(steps))) :]
     widths = _relative_widths(posterior)
     return Symptoms(

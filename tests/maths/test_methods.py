@@ -97,7 +97,7 @@ def test_laplace_takes_the_temperature(structure: str) -> None:
         else:
             precision, wanted = found.root.square().reciprocal(), wanted.diagonal()
         torch.testing.assert_close(precision, wanted, rtol=1e-9, atol=1e-9)
-    cold = spnb.fit(start, (x, y), objective=spnb.ELBO(temperature=0.0)).posterior
+    cold = spnb.fit(found, (x, y), objective=spnb.ELBO(temperature=0.0)).posterior
     assert torch.equal(cold.draw([3], spnb.Key(0))[0], cold.loc)
 
 

@@ -36,14 +36,14 @@ def trained(start: spnb.Posterior, **options: float) -> spnb.Fitted:
 
 @pytest.fixture(scope="module")
 def healthy() -> Symptoms:
-    return symptoms(trained(posterior()), ROWS, table())
+    return symptoms(trained(posterior()), table(), table())
 
 
 @pytest.mark.parametrize("kind", [spnb.MeanField, spnb.LowRank])
 def test_what_is_read_off_is_what_happened(kind: type[spnb.Posterior]) -> None:
     start = posterior(kind, init_scale=0.1)
     run = trained(start)
-    found = symptoms(run, ROWS, table())
+    found = symptoms(run, table(), table())
     steps = run.history.steps
     assert len(steps) == 90
     assert found.data == pytest.approx(sum(step.data_term for step in steps[-9:]) / 9)
@@ -65,20 +65,21 @@ def test_shares_of_widths(healthy: Symptoms) -> None:
 
 
 def test_a_start_that_is_too_wide_shows() -> None:
-    found = symptoms(trained(posterior(init_scale=2.0), learning_rate=1e-4), ROWS, table())
+    found = symptoms(trained(posterior(init_scale=2.0), learning_rate=1e-4), table(), table())
     assert found.wider == 1 and found.like_prior == 0
 
 
 def test_other_methods_have_no_widths() -> None:
     with pytest.raises(TypeError, match="A Ensemble has no width|MeanField or LowRank"):
-        symptoms(spnb.fit(posterior(spnb.Ensemble), table()), ROWS, table())
-    with pytest.raises(ValueError, match="rows=0"):
-        symptoms(trained(posterior(), epochs=1), 0, table())
+        symptoms(spnb.fit(posterior(spnb.Ensemble), table()), table(), table())
+    empty = torch.zeros(0, 4), torch.zeros(0).long()
+    with pytest.raises(ValueError, match="no rows|empty"):
+        symptoms(trained(posterior(), epochs=1), empty, table())
 
 
 @pytest.fixture
 def explorer(healthy: Symptoms) -> Explorable:
-    wide = symptoms(trained(posterior(init_scale=2.0), epochs=5), ROWS, table())
+    wide = symptoms(trained(posterior(init_scale=2.0), epochs=5), table(), table())
     return trouble_explorer({"too wide": (wide, healthy), "none": (healthy, healthy)})
 
 

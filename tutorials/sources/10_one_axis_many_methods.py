@@ -24,6 +24,7 @@
 # (set `SPNB_SCALE` before JupyterLab starts to choose).
 
 # %%
+import copy
 import statistics
 import time as clock
 
@@ -39,11 +40,11 @@ from spnb.teach.explore.board import Judged, Score, comparison_board
 from spnb.teach.explore.posterior import draw_prediction, longest_gap
 from spnb.teach.passport import provenance
 from spnb.teach.recipes import recorded, regression
+from spnb.teach.report import draw_reliability
 
-SEED = 0
+SEED, KEPT = 0, scale.pick(ci=64, laptop=128, node=256)  # KEPT: samples to look at
 WARMUP, DRAWS, DEPTH = scale.pick(ci=(50, 60, 6), laptop=(200, 250, 7), node=(1000, 1000, 8))
 LONG, SHORT = scale.pick(ci=(1000, 400), laptop=(3000, 1500), node=(10000, 5000))  # steps
-KEPT = scale.pick(ci=64, laptop=128, node=256)  # samples to look at
 still = {"schedule": "constant"}  # for methods that live from the optimiser's movement
 torch.set_num_threads(1)  # the workers want the cores
 pool = spnb.WorkerPool(2)
@@ -220,16 +221,17 @@ print(f"{chains.posterior.num_draws} draws in {clock.perf_counter() - begin:.0f}
 full = {"batch_size": len(train), "learning_rate": 0.02, "schedule": "cosine", "epochs": SHORT}
 long, four = {"learning_rate": 0.03, "epochs": LONG}, {"num_samples": 4, "samples_in_flight": 4}
 point = spnb.fit(spnb.Point(model), co2, seed=SEED, **full | long).posterior
-model.net.load_state_dict(model.unflatten(point.loc.detach(), model.drawn))  # others start there
+best = copy.deepcopy(model)  # the others start at its weights
+best.net.load_state_dict(model.unflatten(point.loc.detach(), model.drawn))
 posteriors = {"point": point} | train_each({
-    "ensemble": (spnb.Ensemble(model, 8), long | {"samples_in_flight": 8}),
-    "MC dropout": (spnb.MCDropout(model, 0.05), four),
-    "mean field": (spnb.MeanField(model, 0.05, antithetic=True), four),
-    "low rank": (spnb.LowRank(model, 4, 0.05, antithetic=True), four),
-    "SWAG": (spnb.SWAG(model), still | {"batch_size": 16, "epochs": SHORT // 2}),
-    "Laplace": (spnb.Laplace(model, "full"), {}),
-    "Laplace, last layer": (spnb.Laplace(model, "full", "last"), {}),
-    "SG-MCMC": (spnb.SGMCMC(model, chains=8, cycles=4, keep=4, exploring=0.3, friction=0.05),
+    "ensemble": (spnb.Ensemble(best, 8), long | {"samples_in_flight": 8}),
+    "MC dropout": (spnb.MCDropout(best, 0.05), four),
+    "mean field": (spnb.MeanField(best, 0.05, antithetic=True), four),
+    "low rank": (spnb.LowRank(best, 4, 0.05, antithetic=True), four),
+    "SWAG": (spnb.SWAG(best), still | {"batch_size": 16, "epochs": SHORT // 2}),
+    "Laplace": (spnb.Laplace(best, "full"), {}),
+    "Laplace, last layer": (spnb.Laplace(best, "full", "last"), {}),
+    "SG-MCMC": (spnb.SGMCMC(best, chains=8, cycles=4, keep=4, exploring=0.3, friction=0.05),
                 still | {"epochs": LONG, "samples_in_flight": 8}),
 }, co2, full) | {"NUTS": chains.posterior}
 
@@ -509,10 +511,9 @@ for name, row in results.items():
 #
 # ## The board
 #
-# Ten columns are too many to read. The board shows one at a time, and on the left what the
-# method you choose says: how often it is right, by how sure it is (on the diagonal it would be
-# calibrated), and how its doubt tells strangers from digits that it knows. The slider takes fewer
-# samples: S = 1 is one draw of each.
+# Ten columns are too many to read. The board shows one at a time, and on the left how far the
+# method you choose may be trusted: how often it is right, by how sure it is. (On the dashed line it
+# would be calibrated.) The slider takes fewer samples: S = 1 is one draw of each.
 #
 # **Predict – move – explain.**
 #
@@ -522,17 +523,6 @@ for name, row in results.items():
 # 4. Judge by the numbers kept. What do SWAG, Laplace and SG-MCMC pay with?
 
 # %%
-def show_doubt(ax, draws):
-    """The reliability diagram of some draws, with the share of each bin."""
-    curve = spnb.scores.reliability(draws[:, :split], test_y, noise)
-    ax.plot([0, 1], [0, 1], color=figures.GREY, lw=1.2, ls="--")
-    ax.bar(curve.confidence, curve.count / curve.count.sum(), 0.03, color=figures.SKY,
-           label="share of the images")
-    ax.plot(curve.confidence, curve.accuracy, "o-", color=figures.BLUE, label="accuracy")
-    ax.set(xlabel="confidence", ylabel="accuracy, share", xlim=(0, 1), ylim=(0, 1.02))
-    ax.legend(loc="upper left")
-
-
 def score(name):
     """One of the scores, of draws."""
     return lambda draws: judge(draws)[name]
@@ -545,7 +535,7 @@ comparison_board(judged, {
     "accuracy": Score("accuracy", score("accuracy"), best="high"),
     "entropy": Score("AUROC of the entropy", score("AUROC entropy"), best="high"),
     "mutual": Score("AUROC of the mutual information", score("AUROC mutual"), best="high"),
-}, samples=KEPT, draw=show_doubt)
+}, samples=KEPT, draw=lambda ax, draws: draw_reliability(ax, draws[:, :split], test_y, noise))
 
 # %% [markdown]
 # ## A method of your own

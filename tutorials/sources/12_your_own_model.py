@@ -279,6 +279,10 @@ for name, (actions, paid, simple) in bills.items():
 #
 # Now choose: the method with the smallest bill. And only now the test part comes in, once, for the
 # report.
+#
+# Then keep the posterior. It goes into a file of numbers and words. Nothing in it is code, so
+# nobody can hide code in it. Whoever loads it brings the network. To prove it, a *fresh process*
+# loads it, and says the same to all digits.
 
 # %%
 chosen = min(bills, key=lambda name: bills[name][1])
@@ -288,12 +292,6 @@ print(f"chosen: {chosen}. On the test part it costs {paid:.3f} a tumour, {simple
 figure, words = report(trained[chosen], test, seed=SEED)
 figures.show(figure, alt=words)
 
-# %% [markdown]
-# A posterior goes into a file of numbers and words. Nothing in it is code, so nobody can hide code
-# in it. Whoever loads it brings the network. To prove it, a *fresh process* loads it, and says
-# the same to all digits.
-
-# %%
 posterior = trained[chosen].posterior
 file = spnb.save(posterior, Path(tempfile.mkdtemp()) / "mine.safetensors")
 
@@ -356,7 +354,7 @@ def attempt(say, rows=300, width=32, prior=prior, init_scale=0.02, **changes):
     some = train[0][:rows], train[1][:rows]
     posterior = spnb.MeanField(make_model(prior, width=width), init_scale=init_scale)
     run = pool.run(spnb.fit, posterior, some, layout=spnb.Layout(sample=2), **usual | changes)[0]
-    found = symptoms(run, rows, test)
+    found = symptoms(run, some, test)
     print(f"{say}: {found}")
     return found
 
@@ -443,10 +441,9 @@ cold, nll = {}, {"validation": [], "test": []}
 for t in heats:
     run = pool.run(spnb.fit, spnb.MeanField(make_model()), train, layout=spnb.Layout(sample=2),
                    objective=spnb.ELBO(temperature=t), **usual)[0]
-    cold[t] = symptoms(run, len(train[0]), test)
+    cold[t] = symptoms(run, train, test)
     nll["validation"].append(spnb.score(run.posterior, valid, seed=SEED)["nll"])
     nll["test"].append(cold[t].scores["nll"])
-pool.close()
 best = heats[min(range(len(heats)), key=lambda i: nll["validation"][i])]
 troubles["too modest"] = cold[1.0], cold[best]
 
@@ -527,6 +524,9 @@ check.exercise_4(diagnose, troubles, chance)
 
 # %%
 trouble_explorer(troubles)
+
+# %%
+pool.close()
 
 # %% [markdown]
 # ## You can now

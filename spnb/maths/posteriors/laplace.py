@@ -104,6 +104,7 @@ class Laplace(AroundPoint):
             temperature: T; at zero nothing is left but the mode.
         """
         if temperature == 0:
+            self.root.zero_()  # it may have been trained before
             return
         total = torch.zeros_like(self.root)
         with plain_attention():

@@ -204,6 +204,26 @@ pool.run(deadlock)
     assert kernel.value("[r.pid for r in pool.status()]") == pids
 
 
+def test_a_rank_that_was_not_woken_from_the_store_is_woken_again(kernel: Kernel) -> None:
+    pids = kernel.value("[r.pid for r in pool.status()]")
+    waiting = """
+def waiting():
+    from spnb.parallel.pool import wake
+    shut, left = wake.shut_connections, [3]
+    def deaf(listeners):
+        left[0] -= 1
+        if left[0] < 1:  # neither the wake from collectives nor the first one from the store
+            wake.shut_connections = shut
+            shut(listeners)
+    wake.shut_connections = deaf
+    print("go")
+    dist.distributed_c10d._get_default_store().get("x")
+pool.run(waiting)
+"""
+    within(2.5, interrupted(kernel, waiting), "interrupt in the store, at the second attempt")
+    assert kernel.value("[r.pid for r in pool.status()]") == pids
+
+
 def test_what_cannot_be_interrupted_is_killed_4_s(kernel: Kernel) -> None:
     stubborn = """
 def stubborn():
