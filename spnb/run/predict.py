@@ -109,8 +109,12 @@ def score(
         For classes ``accuracy``, ``nll``, ``brier``, ``ece``; for real targets ``rmse``, ``nll``,
         ``energy_score`` and, where the noise is normal, ``crps`` and ``coverage_90``. The same on
         every rank.
+
+    Raises:
+        ValueError: the data do not fit the model, or as for `predict`.
     """
     x, y = inputs.data_set(posterior, data)
+    inputs.probe(posterior, x, y)
     draws = predict(posterior, x, num_samples=num_samples, layout=layout, seed=seed)
     assert draws is not None
     return scores.evaluate(draws, y.to(draws.device), posterior.model.likelihood)

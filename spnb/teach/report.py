@@ -48,8 +48,9 @@ def report(
     Raises:
         ValueError: the data do not fit, or the noise of real targets is not normal.
     """
-    posterior = trained if isinstance(trained, Posterior) else trained.posterior
+    posterior = trained.posterior if isinstance(trained, Fitted | Chains) else trained
     x, y = inputs.data_set(posterior, data)
+    inputs.probe(posterior, x, y)
     likelihood = posterior.model.likelihood
     drawn = predict(posterior, x, num_samples=num_samples, seed=seed)
     assert drawn is not None

@@ -84,9 +84,12 @@ def symptoms(
         seed: of the draws.
 
     Raises:
-        TypeError: another method, whose weights have no width of their own.
-        ValueError: the data do not fit the model.
+        TypeError: not what `spnb.fit` returned, or another method, whose weights have no width of
+            their own.
+        ValueError: the data do not fit the model, or a prior has no standard deviation.
     """
+    if not isinstance(fitted, Fitted):
+        raise TypeError(f"fitted is a {type(fitted).__name__}; give what `spnb.fit` returned.")
     posterior, steps = fitted.posterior, fitted.history.steps
     if not isinstance(posterior, MeanField | LowRank):
         raise TypeError(
@@ -111,6 +114,8 @@ def _relative_widths(posterior: MeanField | LowRank) -> Tensor:
     """Standard deviation of each weight over that of its prior, ``[P]``."""
     priors = [(site.prior, site.shape) for site in posterior.model.drawn if site.prior is not None]
     wide = torch.cat([prior.stddev.expand(shape).reshape(-1) for prior, shape in priors])
+    if not wide.isfinite().all():
+        raise ValueError("A prior has no finite standard deviation to hold the widths against.")
     with torch.no_grad():
         scale = posterior.scale
         if isinstance(posterior, LowRank):

@@ -101,6 +101,16 @@ def test_laplace_takes_the_temperature(structure: str) -> None:
     assert torch.equal(cold.draw([3], spnb.Key(0))[0], cold.loc)
 
 
+def test_laplace_refuses_what_it_cannot_do() -> None:
+    model = BayesianModel(net(), dist.Normal(0.0, 1.5))
+    with pytest.raises(ValueError, match="linearised='no' must be True, False or None"):
+        spnb.Laplace(model, linearised="no")
+    data = torch.randn(20, 3, dtype=torch.float64), torch.randint(0, 2, (20,))
+    ice = spnb.ELBO(temperature=1e-300)
+    with pytest.raises(FloatingPointError, match="temperature 1e-300 is too uneven"):
+        spnb.fit(spnb.Laplace(model, "full"), data, objective=ice)
+
+
 def test_laplace_predicts_linearised() -> None:
     """f + J (w - mode), against the whole Jacobian; the same as drawn where the net is linear."""
     model = BayesianModel(net(), dist.Normal(0.0, 1.5))

@@ -79,5 +79,12 @@ def test_what_a_report_cannot_be_of() -> None:
     model = spnb.BayesianModel(torch.nn.Linear(3, 1), dist.Normal(0, 1), heavy)
     with pytest.raises(ValueError, match="needs a likelihood with normal noise"):
         report(spnb.MeanField(model), table(False))
+    fitted = trained("categorical", 2, epochs=1)
     with pytest.raises(ValueError, match="rows"):
-        report(trained("categorical", 2, epochs=1), (torch.zeros(3, 3), torch.zeros(2).long()))
+        report(fitted, (torch.zeros(3, 3), torch.zeros(2).long()))
+    with pytest.raises(ValueError, match="7"):
+        report(fitted, (torch.zeros(3, 3), torch.full((3,), 7)))
+    with pytest.raises(ValueError, match="7"):
+        spnb.score(fitted.posterior, (torch.zeros(3, 3), torch.full((3,), 7)))
+    with pytest.raises(TypeError, match="posterior is a str"):
+        report("posterior.safetensors", table(True))

@@ -73,8 +73,13 @@ def test_other_methods_have_no_widths() -> None:
     with pytest.raises(TypeError, match="A Ensemble has no width|MeanField or LowRank"):
         symptoms(spnb.fit(posterior(spnb.Ensemble), table()), table(), table())
     empty = torch.zeros(0, 4), torch.zeros(0).long()
-    with pytest.raises(ValueError, match="no rows|empty"):
+    with pytest.raises(ValueError, match="at least one row"):
         symptoms(trained(posterior(), epochs=1), empty, table())
+    with pytest.raises(TypeError, match="fitted is a MeanField"):
+        symptoms(posterior(), table(), table())
+    wide = spnb.BayesianModel(torch.nn.Linear(4, 2), dist.Cauchy(0.0, 1.0), "categorical")
+    with pytest.raises(ValueError, match="no finite standard deviation"):
+        symptoms(trained(spnb.MeanField(wide), epochs=1), table(), table())
 
 
 @pytest.fixture

@@ -70,6 +70,8 @@ class Laplace(AroundPoint):
                 f"structure='{structure}' must be 'diagonal' or 'full', weights='{weights}' 'all' "
                 "or 'last'."
             )
+        if linearised not in (None, True, False):
+            raise ValueError(f"linearised={linearised!r} must be True, False or None.")
         self.structure, self.weights = structure, weights
         self.linearised = weights == "all" if linearised is None else linearised
         if self.estimates:
@@ -102,6 +104,9 @@ class Laplace(AroundPoint):
             y: their targets ``[n, ...]``.
             add_up: replaces a tensor by its sum over all ranks.
             temperature: T; at zero nothing is left but the mode.
+
+        Raises:
+            FloatingPointError: the curvature is too uneven to be inverted.
         """
         if temperature == 0:
             self.root.zero_()  # it may have been trained before
@@ -116,7 +121,14 @@ class Laplace(AroundPoint):
         if self.structure == "diagonal":
             self.root.copy_((total + prior).rsqrt())
             return
-        half = torch.linalg.cholesky(total + torch.diag(prior))
+        # In double precision: data often bend some directions a million times more than the prior.
+        half, failed = torch.linalg.cholesky_ex(total.double() + torch.diag(prior).double())
+        if failed:
+            raise FloatingPointError(
+                f"The curvature of {len(prior)} weights at temperature {temperature:g} is too "
+                "uneven to be inverted: use structure='diagonal', double precision or a higher "
+                "temperature."
+            )
         eye = torch.eye(len(prior)).to(half)
         self.root.copy_(torch.linalg.solve_triangular(half, eye, upper=False).T)
 
