@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from spnb.run import machines
     from spnb.run.calibrate import calibrate
     from spnb.run.chains import Chains, nuts
+    from spnb.run.checkpoint import Checkpoints
     from spnb.run.history import History
     from spnb.run.plan import plan
     from spnb.run.predict import predict, score
@@ -62,6 +63,7 @@ _HOMES = {
     "calibrate": "spnb.run.calibrate",
     "machines": "spnb.run.machines",
     "nuts": "spnb.run.chains",
+    "Checkpoints": "spnb.run.checkpoint",
     "Chains": "spnb.run.chains",
     "plan": "spnb.run.plan",
     "timeline": "spnb.run.timeline",
@@ -78,6 +80,7 @@ __all__ = [
     "AlphaDivergence",
     "BayesianModel",
     "Chains",
+    "Checkpoints",
     "ELBO",
     "EnergyScore",
     "Fitted",

@@ -59,6 +59,18 @@ class History:
     epochs: list[EpochRecord] = field(default_factory=list)
     bytes_per_step: float = 0.0
 
+    def end_epoch(self, epoch: int, steps: int, scores: dict[str, float]) -> None:
+        """Add the record of an epoch whose steps are there.
+
+        Args:
+            epoch: index of the epoch.
+            steps: how many steps an epoch has.
+            scores: of the validation data.
+        """
+        recent = self.steps[-steps:]
+        loss, seconds = (sum(getattr(r, name) for r in recent) for name in ("loss", "seconds"))
+        self.epochs.append(EpochRecord(epoch, loss / steps, seconds, scores))
+
     @property
     def loss(self) -> list[float]:
         """Loss of every step."""

@@ -11,13 +11,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import METHODS, Posterior
+from spnb.run import files
 
-FORMAT, VERSION = "spnb posterior", "1"
+FORMAT, VERSION = "spnb posterior", "2"
 
 
 def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
@@ -40,28 +38,9 @@ def save(posterior: Posterior, path: str | os.PathLike[str]) -> Path:
             f"A {method} is none of the known methods: {', '.join(METHODS)}. If it is your own, say"
             f" `spnb.maths.posteriors.METHODS['{method}'] = {method}` before saving and loading."
         )
-    about = {
-        "format": FORMAT,
-        "version": VERSION,
-        "method": method,
-        "options": json.dumps(posterior.options()),
-        "sites": json.dumps(_sites(posterior.model)),
-    }
-    tensors = {name: t.detach().cpu().contiguous() for name, t in posterior.state_dict().items()}
     path = Path(path)
-    # Aside first, then renamed: whoever looks finds the old file or the new one.
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        save_file(tensors, aside, about)
-        with open(aside, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except SafetensorError as error:
-        aside.unlink(missing_ok=True)
-        raise OSError(f"'{path}' cannot be written: {error}.") from None
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
+    about = {"format": FORMAT, "version": VERSION, **describe(posterior)}
+    files.write(path, posterior.state_dict(), about)
     return path
 
 
@@ -81,23 +60,11 @@ def load(path: str | os.PathLike[str], model: BayesianModel) -> Posterior:
         ValueError: it is damaged, holds something else, or belongs to another model.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file '{path}'.")
-    try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"'{path}' is no whole safetensors file: {error}.") from None
-    if about.get("format") != FORMAT or about.get("version") != VERSION:
-        raise ValueError(
-            f"'{path}' is {about.get('format', 'something else')!r}, version "
-            f"{about.get('version', 'none')}; this reads {FORMAT!r}, version {VERSION}."
-        )
+    tensors, about = files.read(path, FORMAT, VERSION)
     try:
         make = METHODS[about["method"]]  # no other class is ever made from what a file says
         sites, options = (json.loads(about[name]) for name in ("sites", "options"))
-        _check_sites(path, list(sites), _sites(model))
+        check_sites(path, list(sites), _sites(model))
         posterior: Posterior = make(model, **options)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
         raise ValueError(f"'{path}' says nothing that makes sense here: {error!r}.") from None
@@ -113,12 +80,26 @@ def load(path: str | os.PathLike[str], model: BayesianModel) -> Posterior:
     return posterior.eval()
 
 
+def describe(posterior: Posterior) -> dict[str, str]:
+    """Say which method it is, how it was made, and which parameters its model has, as words."""
+    return {
+        "method": type(posterior).__name__,
+        "options": json.dumps(posterior.options()),
+        "sites": json.dumps(_sites(posterior.model)),
+    }
+
+
 def _sites(model: BayesianModel) -> list[list[Any]]:
     """Name, shape, and whether it is drawn, of each parameter."""
     return [[site.name, list(site.shape), site.prior is not None] for site in model.sites]
 
 
-def _check_sites(path: Path, there: list[list[Any]], here: list[list[Any]]) -> None:
+def check_sites(path: Path, there: list[list[Any]], here: list[list[Any]]) -> None:
+    """Refuse a file of a model with other parameters.
+
+    Raises:
+        ValueError: says which parameter differs.
+    """
     for saved, own in zip(there, here, strict=False):
         if saved != own:
             raise ValueError(

@@ -8,6 +8,7 @@ the gradient of deterministic parameters, which all samples share.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -16,6 +17,9 @@ from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.run.history import History
+
+if TYPE_CHECKING:
+    from spnb.run.work import Work
 
 
 def check(posterior: Posterior, objective: Objective, per_item: bool, num_samples: int) -> None:
@@ -61,12 +65,6 @@ def clip(posterior: Posterior, most: float) -> None:
             parameter.grad.mul_(factors.view(-1, *[1] * (parameter.dim() - 1)))
 
 
-def join(posterior: Posterior, comm: Communicator, num_samples: int) -> Posterior:
-    """The whole posterior, on every rank, from the parts that they trained."""
-    sizes = comm.layout.sizes("sample", num_samples)
-    return posterior.join(lambda part: comm.gather(part, "sample", 0, sizes))
-
-
 def join_gradients(
     own: dict[str, Tensor], comm: Communicator, num_samples: int
 ) -> dict[str, Tensor]:
@@ -77,24 +75,33 @@ def join_gradients(
     }
 
 
-def join_history(
-    history: History, comm: Communicator, num_samples: int, device: torch.device
-) -> None:
-    """Replace a rank's losses by their mean over all samples, and lengths by those of the whole."""
+def join_history(history: History, work: Work, first: int, per_epoch: int) -> None:
+    """Replace a rank's losses by their mean over all samples, and lengths by those of the whole.
+
+    Args:
+        history: the record; from some step on it is the rank's own.
+        work: the run.
+        first: index of that step.
+        per_epoch: how many steps an epoch has.
+    """
+    comm, num_samples = work.communicator, work.num_samples
     sizes = comm.layout.sizes("sample", num_samples)
-    rows = [[s.loss, s.data_term, s.divergence, s.gradient_norm] for s in history.steps]
+    own_steps = history.steps[first:]
+    if len(sizes) == 1 or not own_steps:
+        return
+    rows = [[s.loss, s.data_term, s.divergence, s.gradient_norm] for s in own_steps]
+    device = next(work.posterior.parameters()).device
     own = torch.tensor([rows], dtype=torch.float64, device=device)
     parts = comm.gather(own, "sample", 0, [1] * len(sizes)).cpu()  # [ranks, steps, 4]
     shares = torch.tensor(sizes, dtype=torch.float64) / num_samples
     means = torch.einsum("r,rsf->sf", shares, parts)
     lengths = parts[..., 3].square().sum(0).sqrt()
-    history.steps[:] = [
+    history.steps[first:] = [
         replace(step, loss=loss, data_term=data, divergence=kl, gradient_norm=length)
         for step, (loss, data, kl, _), length in zip(
-            history.steps, means.tolist(), lengths.tolist(), strict=True
+            own_steps, means.tolist(), lengths.tolist(), strict=True
         )
     ]
-    per_epoch = len(history.steps) // len(history.epochs)
     for epoch, record in enumerate(history.epochs):
         recent = history.loss[epoch * per_epoch :][:per_epoch]
         history.epochs[epoch] = replace(record, loss=sum(recent) / per_epoch)

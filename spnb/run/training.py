@@ -17,7 +17,9 @@ from spnb.parallel import progress
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout, share
 from spnb.run import inputs, separate
-from spnb.run.history import EpochRecord, History
+from spnb.run.checkpoint import Checkpoints
+from spnb.run.history import History
+from spnb.run.keeper import Keeper, Resume
 from spnb.run.loop import Loop, let_go
 from spnb.run.optimizer import Schedule, update_rule
 from spnb.run.predict import score
@@ -62,6 +64,8 @@ def fit(
     samples_in_flight: int | None = None,
     recompute: bool = False,
     validation: Sequence[Any] | None = None,
+    checkpoints: Checkpoints | str | None = None,
+    resume: Resume = False,
     device: torch.device | str | None = None,
 ) -> Fitted:
     """Train a posterior; every layout computes the same run, to rounding.
@@ -96,6 +100,11 @@ def fit(
         recompute: for objectives that are not linear in the samples, evaluate twice instead of
             keeping S graphs; slower, and memory does not grow with S.
         validation: (x, y) to score after each epoch, with ``num_samples`` samples.
+        checkpoints: where and how often to write down how far the run is, `spnb.Checkpoints`, or a
+            folder alone; None: not at all.
+        resume: True: go on from the last whole checkpoint, or from the start if there is none yet;
+            a path: from that one. Layout and number of ranks may differ from those it was written
+            on; what else decides about the run may not.
         device: None: a GPU for each rank where there are enough, else the posterior's device.
 
     Returns:
@@ -104,6 +113,7 @@ def fit(
     Raises:
         ValueError: bad numbers, shapes or data; says which and what to do.
         FloatingPointError: a loss or gradient is not finite; names step, rank and parameter.
+        OSError: a checkpoint cannot be written.
     """
     inputs.positive(batch_size=batch_size, epochs=epochs)
     num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES, training=True)
@@ -128,36 +138,43 @@ def fit(
     steps_per_epoch = -(-len(x) // batch_size)
     total = epochs * steps_per_epoch
     rule = update_rule(work, optimizer, learning_rate, weight_decay, schedule, warmup_steps, total)
-    loop = Loop(work, *rule, clip_norm)
-    history = History()
+    loop, history = Loop(work, *rule, clip_norm), History()
+    keeper = Keeper(checkpoints, loop, history, steps_per_epoch)
+    keeper.resume(
+        resume,
+        (x, y),
+        batch_size=batch_size,
+        epochs=epochs,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warmup_steps=warmup_steps,
+        clip_norm=clip_norm,
+    )
     place = next(posterior.parameters()).device
-    sent_before = comm.sent_bytes
+    sent_before, begun = comm.sent_bytes, loop.done
     own = len(comm.layout.tile(comm.rank, num_samples, batch_size).samples)
-    for epoch in range(epochs):
-        for rows in order(len(x), batch_size, seed, epoch):
+    for epoch in range(begun // steps_per_epoch, epochs):
+        batches = order(len(x), batch_size, seed, epoch)
+        for rows in batches[loop.done - epoch * steps_per_epoch :]:
             record = loop.step(x[rows].to(place), y[rows].to(place))
             history.steps.append(record)
             posterior.observe(loop.done, total)
             progress.report(loop.done, total, samples=own, loss=record.loss)
-        recent = history.steps[-steps_per_epoch:]
+            if loop.done % steps_per_epoch:
+                keeper.after_step(total, ends_epoch=False)
         found = (
             {}
             if held_out is None
             else score(posterior, held_out, num_samples=num_samples, layout=layout, seed=seed)
         )
-        history.epochs.append(
-            EpochRecord(
-                epoch,
-                sum(r.loss for r in recent) / len(recent),
-                sum(r.seconds for r in recent),
-                found,
-            )
-        )
-    history.bytes_per_step = (comm.sent_bytes - sent_before) / total
+        history.end_epoch(epoch, steps_per_epoch, found)
+        keeper.after_step(total, ends_epoch=True)
+    history.bytes_per_step = (comm.sent_bytes - sent_before) / max(1, total - begun)
     let_go(posterior)
+    keeper.join_history()
     if posterior.separate:
-        posterior = separate.join(posterior, comm, num_samples)
-        separate.join_history(history, comm, num_samples, place)
+        posterior = posterior.join(lambda part: work.parts.join("", part))
     posterior.eval()
     mine = share(len(x), comm.size, comm.rank)
     mine_rows, temperature = slice(mine.start, mine.stop), work.objective.temperature

@@ -12,6 +12,7 @@ from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.run.gradient import GradientBuffer
+from spnb.run.parts import Parts, SampleParts
 from spnb.run.samples import Lane
 
 
@@ -38,6 +39,7 @@ class Work:
         averaged: over how many samples the loss is a mean: S, or 1 where each has its own.
         buffer: where the gradient gathers.
         lane: where samples are evaluated one by one; None if graphs of several are alive at once.
+        parts: which part of the posterior this rank holds.
     """
 
     posterior: Posterior
@@ -56,6 +58,7 @@ class Work:
     averaged: int = field(init=False)
     buffer: GradientBuffer = field(init=False)
     lane: Lane | None = field(init=False)
+    parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
         """Make room for the gradient, and for a sample where one at a time is evaluated."""
@@ -67,3 +70,5 @@ class Work:
         one_by_one = self.recompute or (self.per_item and self.objective.separable)
         lane = Lane(self.posterior) if one_by_one and self.samples_in_flight == 1 else None
         object.__setattr__(self, "lane", lane)
+        parts = SampleParts(comm, self.num_samples) if separate else Parts(comm)
+        object.__setattr__(self, "parts", parts)

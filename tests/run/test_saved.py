@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 
 import spnb
 from spnb.maths import posteriors
+from spnb.run import files
 from tests.methods import METHODS
 from tests.run.problems import problem
 
@@ -65,10 +66,10 @@ def test_what_is_no_posterior_is_refused_and_never_executed(
     save_file({"loc": torch.zeros(3)}, "foreign")
     with pytest.raises(ValueError, match="'foreign' is 'something else', version none; this reads"):
         spnb.load("foreign", posterior.model)
-    about = {"format": "spnb posterior", "version": "1", "method": "Posterior"}
+    about = {"format": "spnb posterior", "version": "2", "method": "Posterior"}
     about |= {"sites": json.dumps([]), "options": json.dumps({})}
     for change in ({}, {"sites": ""}, {"options": '{"rank": "x"}'}, {"options": "[]"}):
-        save_file({"loc": torch.zeros(3)}, "strange", about | change)
+        files.write(Path("strange"), {"loc": torch.zeros(3)}, about | change)
         with pytest.raises(ValueError, match="'strange'"):
             spnb.load("strange", posterior.model)
 

@@ -129,24 +129,27 @@ class _Chains(Optimizer):
     def __init__(
         self, chains: SGMCMC, learning_rate: float, noise_per_step: float, key: Key, total: int
     ) -> None:
-        super().__init__(chains.parameters(), {"lr": learning_rate})
+        super().__init__(chains.parameters(), {"lr": learning_rate, "done": 0})
         self.chains, self.key, self.total = chains, key, total
-        self.largest, self.noise_per_step, self.done = learning_rate, noise_per_step, 0
-        self._speeds = [torch.zeros_like(p) for p in self.param_groups[0]["params"]]
+        self.largest, self.noise_per_step = learning_rate, noise_per_step
+        for parameter in self.param_groups[0]["params"]:
+            self.state[parameter]["speed"] = torch.zeros_like(parameter)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Move all chains once."""
-        chains, rate = self.chains, self.param_groups[0]["lr"]
-        _, share = chains.progress(self.done, self.total)
+        chains, group = self.chains, self.param_groups[0]
+        rate, done = group["lr"], group["done"]
+        _, share = chains.progress(done, self.total)
         spread = math.sqrt(2 * chains.friction * rate * self.noise_per_step)
-        for parameter, speed in zip(self.param_groups[0]["params"], self._speeds, strict=True):
+        for parameter in group["params"]:
+            speed = self.state[parameter]["speed"]
             speed.mul_(1 - chains.friction).add_(parameter.grad, alpha=-rate)
             if parameter is chains.members and share >= chains.exploring:
                 for index, own in enumerate(speed, chains.first):
-                    generator = self.key.fold(self.done, index).generator(own.device)
+                    generator = self.key.fold(done, index).generator(own.device)
                     own.add_(torch.empty_like(own).normal_(generator=generator), alpha=spread)
             parameter.add_(speed)
-        self.done += 1
-        _, share = chains.progress(self.done, self.total)
-        self.param_groups[0]["lr"] = self.largest * (1 + math.cos(math.pi * share)) / 2
+        group["done"] = done + 1
+        _, share = chains.progress(done + 1, self.total)
+        group["lr"] = self.largest * (1 + math.cos(math.pi * share)) / 2
