@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from spnb.parallel import devices
+from spnb.parallel import devices, launch
 from spnb.parallel.blackboard import blackboard
 from spnb.parallel.layout import Axis, Layout
 from spnb.parallel.trace import Trace
@@ -53,7 +53,7 @@ def world() -> tuple[int, int]:
         if device.type == "cuda":  # NCCL sends from the current one
             torch.cuda.set_device(device)
         devices.keep_freed_memory()
-        dist.init_process_group(backend)
+        launch.join(backend)
         atexit.register(_leave)
     return dist.get_rank(), dist.get_world_size()
 

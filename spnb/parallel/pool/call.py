@@ -29,6 +29,7 @@ from spnb.parallel.pool.channel import Payload
 from spnb.parallel.pool.failure import Failure, WorkerDied, obituary, rebuild
 from spnb.parallel.pool.output import RankOutput
 from spnb.parallel.pool.process import WorkerProcess
+from spnb.parallel.pool.silence import Silence
 from spnb.parallel.progress import Panel, Report
 
 WAKE_AFTER = 1.0
@@ -53,7 +54,7 @@ class Call:
         number: int,
         processes: list[WorkerProcess],
         outputs: list[RankOutput],
-        silence: float | None,
+        silence: Silence,
         look: Callable[[dict[int, Report]], None],
     ) -> None:
         self.results: dict[int, Payload] = {}
@@ -71,9 +72,7 @@ class Call:
         self._presses = 0
         self._pressed_at = float("inf")
         self._plan: list[tuple[float, str]] = []
-        self._heard = [time.monotonic()] * len(processes)
-        self._asked_at: float | None = None
-        self._stacks: dict[int, str] = {}
+        self._given_up: dict[int, str] = {}
 
     def interrupt(self) -> None:
         """Stop the run (callable from a signal handler or another thread)."""
@@ -104,7 +103,7 @@ class Call:
             for descriptor, _ in poll.poll(TICK * 1000):
                 what, rank = places[descriptor]
                 if what == "output":
-                    self._heard[rank] = time.monotonic()
+                    self._silence.heard(rank)
                     alive = self._outputs[rank].read(descriptor)
                 else:
                     alive = self._hear(rank)
@@ -114,7 +113,8 @@ class Call:
                 pressed = self._presses
                 self._press()
             self._follow_plan()
-            self._look_for_silence()
+            if not self._plan:
+                self._give_up(self._silence.look(self._waiting))
             self._panel.draw()
             self._look(self._panel.reports)
         for output, process in zip(self._outputs, self._processes, strict=True):
@@ -160,8 +160,8 @@ class Call:
             for descriptor in descriptors:
                 os.close(descriptor)
         elif kind == "where":
-            self._stacks[rank] = rest[0]
-            return True  # not a sign of life: the main thread may hang all the same
+            self._silence.answered(rank, rest[0])
+            return True
         elif kind == "progress":
             self._panel.update(rank, *rest)
         elif kind == "done":
@@ -178,7 +178,7 @@ class Call:
                 failure.exception.descriptors = descriptors
             self._failures[rank] = (when, failure)
             self._fail()
-        self._heard[rank] = time.monotonic()
+        self._silence.heard(rank)
         return True
 
     def _answered(self, rank: int) -> None:
@@ -192,8 +192,15 @@ class Call:
         process.kill()
         if rank in self._waiting:
             self._waiting.discard(rank)
-            self._dead[rank] = (time.monotonic(), obituary(rank, code, started))
+            words = self._given_up.get(rank) or obituary(rank, code, started)
+            self._dead[rank] = (time.monotonic(), words)
         self._fail()
+
+    def _give_up(self, ranks: dict[int, str]) -> None:
+        """Kill ranks that hang; their end is noticed as any other."""
+        self._given_up |= ranks
+        for rank in ranks:
+            self._processes[rank].kill()
 
     def _press(self) -> None:
         """Begin to stop, or go on to the next step."""
@@ -240,37 +247,6 @@ class Call:
                     "again.",
                     file=sys.stderr,
                 )
-
-    def _look_for_silence(self) -> None:
-        """Ask ranks where they are when none has been heard of for long, or others are done."""
-        now = time.monotonic()
-        if self._silence is None or not self._waiting or self._plan:
-            return
-        quiet = [
-            rank
-            for rank in sorted(self._waiting)
-            if now - self._heard[rank] > self._silence and self._processes[rank].state == "running"
-        ]
-        if self._asked_at is None:
-            others_done = len(self._waiting) < len(self._processes)
-            if quiet and (others_done or len(quiet) == len(self._waiting)):
-                self._asked_at, self._stacks = now, {}
-                for rank in quiet:
-                    with contextlib.suppress(OSError):
-                        self._processes[rank].channel.send("where", self._number)
-            return
-        if now - self._asked_at < 1.0:
-            return
-        for rank in sorted(self._waiting):
-            where = self._stacks.get(rank, "  (no answer: it is busy in compiled code)\n")
-            print(
-                f"rank {rank} silent for {now - self._heard[rank]:.0f} s; it is here:\n{where}",
-                file=sys.stderr,
-                end="",
-            )
-        print("If this is a deadlock, the stop button ends it.", file=sys.stderr)
-        self._asked_at = None
-        self._silence = 2 * self._silence
 
 
 def _plan(now: float, wake_after: float) -> list[tuple[float, str]]:

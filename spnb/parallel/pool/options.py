@@ -36,3 +36,21 @@ def choose_device(ranks: int, wanted: str | None) -> str:
     if kind == "cuda" and (warning := devices.shared_memory_warning()):
         warnings.warn(warning, stacklevel=3)
     return kind
+
+
+def check_limits(*limits: float | None) -> tuple[float | None, ...]:
+    """Return seconds of silence that are allowed, if they are positive numbers or None."""
+    for limit in limits:
+        number = isinstance(limit, int | float) and not isinstance(limit, bool)
+        if limit is not None and not (number and limit > 0):
+            raise ValueError(
+                f"silence and patience must be positive seconds or None, not {limit!r}."
+            )
+    return limits
+
+
+def check_restarts(restarts: int) -> int:
+    """Return how often a run may be begun again, if it is a number of times."""
+    if not isinstance(restarts, int) or isinstance(restarts, bool) or restarts < 0:
+        raise ValueError(f"restarts={restarts!r} must be a whole number, 0 or more.")
+    return restarts

@@ -16,7 +16,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Literal
 
 import torch.distributed as dist
@@ -25,12 +24,13 @@ from spnb.parallel import devices
 from spnb.parallel.pool import view, worker
 from spnb.parallel.pool.call import Call, interrupts_to
 from spnb.parallel.pool.culprit import explain_call
-from spnb.parallel.pool.failure import cell_sources
-from spnb.parallel.pool.options import check_size, choose_device
+from spnb.parallel.pool.failure import WorkerDied, cell_sources
+from spnb.parallel.pool.options import check_limits, check_restarts, check_size, choose_device
 from spnb.parallel.pool.output import RankOutput
 from spnb.parallel.pool.pickling import dumps, loads_all
 from spnb.parallel.pool.process import RankStatus, WorkerProcess, close_all
 from spnb.parallel.pool.rendezvous import host_store
+from spnb.parallel.pool.silence import Silence
 from spnb.parallel.pool.watch import Watchers
 
 
@@ -48,14 +48,10 @@ class WorkerPool:
         idle_timeout: Seconds without a run after which the processes are let go, and with them
             the memory they hold on a GPU; the next run starts them again. Default: never.
         silence: Seconds without a sign of life after which the cell says where a rank is.
-
-    Example:
-        >>> def total(x):                                       # doctest: +SKIP
-        ...     torch.distributed.all_reduce(x)
-        ...     return x.item()
-        >>> pool = WorkerPool(2)                                # doctest: +SKIP
-        >>> pool.run(total, torch.ones(1))                      # doctest: +SKIP
-        [2.0, 2.0]
+        patience: Seconds without a sign of life of any rank after which those that hang are killed,
+            and the run fails with `WorkerDied`. Default: it waits until it is interrupted.
+        restarts: How many times a run whose worker died is begun again by itself: for functions
+            that go on where they were, as `fit` does with ``checkpoints`` and ``resume=True``.
     """
 
     def __init__(
@@ -69,6 +65,8 @@ class WorkerPool:
         threads: int | None = None,
         idle_timeout: float | None = None,
         silence: float | None = 60.0,
+        patience: float | None = None,
+        restarts: int = 0,
     ) -> None:
         self._processes: list[WorkerProcess] = []
         self._closed = True
@@ -87,7 +85,8 @@ class WorkerPool:
         self._backend = backend
         self._threads = threads or devices.threads_per_rank(self._size)
         self._idle_timeout = idle_timeout
-        self._silence = silence
+        self._limits = check_limits(silence, patience)
+        self._restarts = check_restarts(restarts)
         self._device = choose_device(self._size, device)
         self._store: dist.TCPStore | None = None
         self._port = 0
@@ -125,7 +124,7 @@ class WorkerPool:
             ranks takes memory once. Tensors on a GPU arrive on the CPU.
 
         Raises:
-            WorkerDied: A worker process was killed, or ended by itself.
+            WorkerDied: A worker process was killed, hung, or ended by itself.
             KeyboardInterrupt: The stop button was pressed; all ranks have stopped.
             Exception: What the function raised, on the rank that failed first.
         """
@@ -139,6 +138,11 @@ class WorkerPool:
             if self._timer:
                 self._timer.cancel()
             results, error = self._run(function, args, kwargs)
+            for number in range(1, self._restarts + 1):
+                if not isinstance(error, WorkerDied):
+                    break
+                print(f"{error} Attempt {number} of {self._restarts}.", file=sys.stderr)
+                results, error = self._run(function, args, kwargs)
         finally:
             self._call = None
             self._busy.release()
@@ -194,12 +198,7 @@ class WorkerPool:
         self._check_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -233,7 +232,8 @@ class WorkerPool:
                 RankOutput(rank, all_shown or rank == 0, all_shown) for rank in range(self._size)
             ]
             seen = self._watchers.see
-            call = Call(self._number, self._processes, self._outputs, self._silence, seen)
+            silence = Silence(self._number, self._processes, *self._limits)
+            call = Call(self._number, self._processes, self._outputs, silence, seen)
             self._call = call
             with contextlib.closing(call):
                 with interrupts_to(call):
