@@ -102,6 +102,37 @@ class Blackboard:
                 start += len(piece)
         return found
 
+    def gather_windows(self, flat: Tensor) -> None:
+        """Fill a vector from equal windows of it, of which each rank has its own; in place."""
+        windows = flat.view(self.size, -1)
+        with self._whole():
+            start = 0
+            for piece, boards in self._pieces(windows[self.rank]):
+                boards[self.rank].copy_(piece)
+                self._meet()
+                for number, board in enumerate(boards):
+                    if number != self.rank:
+                        windows[number, start : start + len(piece)] = board
+                start += len(piece)
+
+    def sum_windows(self, flat: Tensor) -> None:
+        """Replace a rank's own window of a vector by its sum over the ranks; the rest is lost."""
+        windows = flat.view(self.size, -1)
+        room = SIDE // flat.element_size() // self.size
+        with self._whole():
+            for start in range(0, windows.shape[1], room):
+                part = windows[:, start : start + room]
+                self._turn = 1 - self._turn
+                boards = [
+                    side.view(flat.dtype)[: part.numel()].view(part.shape)
+                    for side in self._sides[self._turn]
+                ]
+                boards[self.rank].copy_(part)
+                self._meet()
+                own = part[self.rank].copy_(boards[0][self.rank])  # all in the order of the ranks
+                for board in boards[1:]:
+                    own.add_(board[self.rank])
+
     def _pieces(self, flat: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
         """Pieces of a vector, each with room for it on all boards."""
         for piece in flat.split(SIDE // flat.element_size()):

@@ -25,6 +25,12 @@ from spnb.parallel.trace import Trace
 
 T = TypeVar("T")
 
+_AXES: tuple[Axis, ...] = ("sample", "data", "shard", "rows", "replicas")
+
+# torch has given them new names
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 #: groups along the axes, by layout, of the default group that they were made in
 _groups: dict[tuple[Any, Layout], dict[Axis, Any]] = {}
 
@@ -125,7 +131,8 @@ class Communicator:
 
     def along(self, axis: Axis) -> Communicator:
         """The ranks that differ from this one along one axis alone, with the same record."""
-        layout = Layout(**{axis: len(self.layout.ranks(self.rank, axis))})
+        length = self.layout.length(axis)
+        layout = Layout(sample=length) if axis == "sample" else Layout(data=length)
         group = self._group(axis) if layout.size > 1 else None
         return Communicator(layout, self.coordinate(axis), self.traffic, self.trace, group)
 
@@ -169,6 +176,35 @@ class Communicator:
         whole = torch.cat([part[:n] for part, n in zip(received, sizes, strict=True)])
         return whole.movedim(0, dim)
 
+    def gather_windows(self, flat: Tensor) -> None:
+        """Fill a vector from equal windows of it, of which each rank has its own; in place."""
+        if self.size > 1:
+            group = self.group or dist.group.WORLD
+            board, own = blackboard(group), flat.view(self.size, -1)[self.rank]
+            with self.trace.span("all-gather"), self._counted("all_gather", own):
+                if board is None:
+                    _all_gather(flat, own, group=group)
+                else:
+                    board.gather_windows(flat)
+
+    def sum_windows(self, flat: Tensor) -> Tensor:
+        """Sum a vector over the ranks, of which each gets its own window alone (reduce-scatter).
+
+        Args:
+            flat: a vector whose length the number of ranks divides; what is in it is lost.
+        """
+        if self.size == 1:
+            return flat
+        group = self.group or dist.group.WORLD
+        board, own = blackboard(group), flat.view(self.size, -1)[self.rank]
+        with self.trace.span("reduce-scatter"), self._counted("reduce_scatter", flat):
+            if board is None:
+                own = torch.empty_like(own)
+                _reduce_scatter(own, flat, group=group)
+            else:
+                board.sum_windows(flat)
+        return own
+
     def copy_from_first(self, tensor: Tensor) -> None:
         """Replace a tensor by rank 0's."""
         if self.size > 1:
@@ -188,6 +224,8 @@ class Communicator:
         if len(self.layout.ranks(self.rank, axis)) == self.size:
             return self.group or dist.group.WORLD
         key = (dist.group.WORLD, self.layout)
+        if self.layout.shard == 1 and axis == "rows":
+            axis = "data"
         if key not in _groups:
             for stale in [k for k in _groups if k[0] is not dist.group.WORLD]:
                 del _groups[stale]
@@ -195,7 +233,7 @@ class Communicator:
                 a: dist.new_subgroups_by_enumeration(
                     sorted({self.layout.ranks(r, a) for r in range(self.size)})
                 )[0]
-                for a in ("sample", "data")
+                for a in (_AXES if self.layout.shard > 1 else _AXES[:2])
             }
         return _groups[key][axis]
 

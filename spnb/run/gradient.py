@@ -18,23 +18,32 @@ NUM_LOSSES = 2
 
 
 class GradientBuffer:
-    """Room for the gradient of a posterior, two losses and a flag for each rank.
+    """Room for the gradient of a posterior, and behind it for what is told beside it.
+
+    Where ranks share out the parameters, the gradients of what all of them hold lie last: they are
+    summed over all ranks, the others over those that hold the same ones.
 
     Args:
         posterior: the posterior; the ``grad`` of its trained parameters is set.
-        world_size: number of ranks.
+        told: the ranks that learn of each other's troubles.
     """
 
-    def __init__(self, posterior: Posterior, world_size: int) -> None:
-        self.posterior = posterior
-        self.parameters = dict(posterior.named_parameters())
-        first = next(iter(self.parameters.values()))
-        self.length = sum(p.numel() for p in self.parameters.values())
-        self.flat = first.new_zeros(self.length + NUM_LOSSES + world_size, requires_grad=False)
+    def __init__(self, posterior: Posterior, told: Communicator) -> None:
+        self.posterior, self.told = posterior, told
+        named = dict(posterior.named_parameters())
+        if "point" in named:
+            named["point"] = named.pop("point")
+        self.parameters = named
+        self.length = sum(p.numel() for p in named.values())
+        self.common = self.length - (posterior.point.numel() if "point" in named else 0)
+        numbers = self.length + 1 + NUM_LOSSES + told.size
+        self.flat = next(iter(named.values())).new_zeros(numbers, requires_grad=False)
         start = 0
-        for parameter in self.parameters.values():
+        for parameter in named.values():
             parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
             start += parameter.numel()
+        self._square = self.flat[self.length]
+        self._losses, self._flags = self.flat[self.length + 1 :].split([NUM_LOSSES, told.size])
 
     def zero(self) -> None:
         """Forget the last step."""
@@ -42,15 +51,25 @@ class GradientBuffer:
 
     def norm(self) -> Tensor:
         """Euclidean length of the gradient, a scalar."""
-        return torch.linalg.vector_norm(self.flat[: self.length])
+        if self.posterior.window is None:
+            return torch.linalg.vector_norm(self.flat[: self.length])
+        common = self.flat[self.common : self.length]
+        return (self._square + common.dot(common)).sqrt()
 
     def reduce(
-        self, comm: Communicator, losses: Tensor, tile: Tile, step: int, rank: int
+        self,
+        summing: Communicator,
+        shard: Communicator | None,
+        losses: Tensor,
+        tile: Tile,
+        step: int,
+        rank: int,
     ) -> Tensor:
         """Sum the gradient and the losses over all ranks.
 
         Args:
-            comm: the ranks that share the gradient.
+            summing: the ranks that share the gradient.
+            shard: the ranks that share out the parameters, if there are any.
             losses: this rank's share of the losses, ``[2]``.
             tile: what this rank evaluated, for the message.
             step: index of the step, for the message.
@@ -62,24 +81,32 @@ class GradientBuffer:
         Raises:
             FloatingPointError: on every rank, naming the first one whose part is not finite.
         """
-        self.flat[self.length : self.length + NUM_LOSSES] = losses
+        self._losses.copy_(losses)
         # One pass: a sum is finite only if all its terms are.
-        sound = bool(torch.isfinite(self.flat[: self.length + NUM_LOSSES].sum()))
-        self.flat[self.length + NUM_LOSSES + comm.rank] = 0.0 if sound else 1.0
-        report = None if sound else f"rank {rank}: {self._report(losses, tile)}"
-        comm.sum(self.flat)
-        flags = self.flat[self.length + NUM_LOSSES :]
-        if bool(flags.any()):
-            culprit = int(flags.nonzero()[0])
-            report = comm.tell(report, culprit)
+        sound = bool(torch.isfinite(self.flat[: self.length + 1 + NUM_LOSSES].sum()))
+        trouble, words = (0, "") if sound else self._report(losses, tile)
+        self._flags[self.told.rank] = trouble
+        summing.sum(self.flat)
+        if shard is not None:
+            own = self.flat[: self.common]
+            self._square.copy_(own.dot(own))
+            shard.sum(self.flat[self.common :])
+        if bool(self._flags.any()):
+            culprit = int((self._flags == self._flags.max()).nonzero()[0])
+            report = self.told.tell(f"rank {rank}: {words}", culprit)
             raise FloatingPointError(
                 f"Step {step}, {report}. A smaller learning_rate, clip_norm=1.0 "
                 "or a smaller init_scale often helps; the posterior handed to fit is unchanged."
             )
-        return self.flat[self.length : self.length + NUM_LOSSES]
+        return self._losses
 
-    def _report(self, losses: Tensor, tile: Tile) -> str:
-        """What is not finite on this rank: the parameters themselves, the loss, or a gradient."""
+    def _report(self, losses: Tensor, tile: Tile) -> tuple[int, str]:
+        """What is not finite on this rank: the parameters themselves, the loss, or a gradient.
+
+        Returns:
+            2 for parameters, which spoil everybody's gradient where they are shared out, else 1;
+            and the words.
+        """
         where = (
             f"samples {tile.samples.start}–{tile.samples.stop - 1}, "
             f"rows {tile.rows.start}–{tile.rows.stop - 1} of the batch"
@@ -88,12 +115,13 @@ class GradientBuffer:
             bad = (~torch.isfinite(parameter)).flatten().nonzero()
             if len(bad):
                 label = self.posterior.label(name, int(bad[0]))
-                return f"{label} is no longer finite"
+                return 2, f"{label} is no longer finite"
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None
             bad = (~torch.isfinite(parameter.grad)).flatten().nonzero()
             if len(bad):
                 label = self.posterior.label(name, int(bad[0]))
                 loss = losses[0].item()
-                return f"the gradient of {label} is not finite ({where}; this rank's loss {loss:g})"
-        return f"the loss is {losses[0].item():g} ({where})"
+                words = f"the gradient of {label} is not finite ({where}; its loss {loss:g})"
+                return 1, words
+        return 1, f"the loss is {losses[0].item():g} ({where})"

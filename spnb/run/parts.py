@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.parallel.layout import share
+from spnb.run.sharded import Sharing
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,10 @@ class Parts:
         """This rank's part of the whole."""
         return whole
 
+    def whole(self, posterior: Posterior) -> Posterior:
+        """The whole posterior, on every rank; all of them call it together."""
+        return posterior
+
 
 @dataclass(frozen=True)
 class SampleParts(Parts):
@@ -63,3 +69,38 @@ class SampleParts(Parts):
         """This rank's samples'."""
         own = share(self.num_samples, self.comm.layout.sample, self.comm.coordinate("sample"))
         return whole if name == "point" else whole[own.start : own.stop]
+
+    def whole(self, posterior: Posterior) -> Posterior:
+        """All samples together."""
+        return posterior.join(lambda part: self.join("", part))
+
+
+@dataclass(frozen=True)
+class ShardParts(Parts):
+    """A posterior of which each rank along ``shard`` holds the parameters of some weights.
+
+    Attributes:
+        sharing: which.
+        common: names of what every rank holds as a whole.
+    """
+
+    sharing: Sharing
+    common: tuple[str, ...]
+
+    @property
+    def cuts(self) -> bool:
+        """They do."""
+        return True
+
+    def join(self, name: str, part: Tensor) -> Tensor:
+        """All weights', ``[..., P]``."""
+        return part if name in self.common else self.sharing.join(part)
+
+    def cut(self, name: str, whole: Tensor) -> Tensor:
+        """This rank's weights'."""
+        own = self.sharing.window(self.sharing.comm.rank)
+        return whole if name in self.common else own.of(whole)
+
+    def whole(self, posterior: Posterior) -> Posterior:
+        """All weights together: on the CPU, since a GPU may not have room for them."""
+        return posterior.assemble(lambda name, part: self.join(name, part).cpu()).cpu()

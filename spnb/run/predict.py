@@ -67,7 +67,7 @@ def predict(
         samples_in_flight,
     )
     draws = comm.gather(draws, "sample", 0, comm.layout.sizes("sample", num_samples))
-    draws = comm.gather(draws, "data", 1, comm.layout.sizes("data", len(rows)))
+    draws = comm.gather(draws, "rows", 1, comm.layout.sizes("rows", len(rows)))
     return draws if gather else None
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.keyed import Key
+from spnb.run.sharded import Sharing
 
 
 class Source:
@@ -88,17 +89,19 @@ class Lane:
     """One sample after the other, in the same memory, as long as a run lasts.
 
     Args:
-        posterior: the posterior.
+        posterior: the posterior, or this rank's piece of it.
+        sharing: how ranks share out its parameters, if they do.
     """
 
-    def __init__(self, posterior: Posterior) -> None:
-        self._posterior, model = posterior, posterior.model
+    def __init__(self, posterior: Posterior, sharing: Sharing | None = None) -> None:
+        self._posterior, self._sharing, model = posterior, sharing, posterior.model
         like = next(posterior.parameters())
         size = sum(site.size for site in model.drawn)
-        self._weights = like.new_empty(size, requires_grad=False)
+        padded = size if sharing is None else sharing.padded
+        self._weights = like.new_zeros(padded, requires_grad=False)
         self._gradient = torch.zeros_like(self._weights)
-        self._values = model.unflatten(self._weights, model.drawn)
-        gradients = model.unflatten(self._gradient, model.drawn)
+        self._values = model.unflatten(self._weights[:size], model.drawn)
+        gradients = model.unflatten(self._gradient[:size], model.drawn)
         for name, leaf in self._values.items():
             leaf.requires_grad_()
             leaf.grad = gradients[name]  # autograd adds to it in place
@@ -116,6 +119,8 @@ class Lane:
     def draw(self, sample: int) -> Lane:
         """Put a sample in the place of the one before."""
         self._drawing.draw(sample, self._weights)
+        if self._sharing:
+            self._sharing.comm.gather_windows(self._weights)
         return self
 
     def predict(self, x: Tensor, own_views: bool = False) -> Tensor:
@@ -125,9 +130,15 @@ class Lane:
     def sampled_divergence(self) -> Tensor:
         """The part of the divergence that is estimated from the sample, ``[1]``."""
         values = {name: value.unsqueeze(0) for name, value in self._values.items()}
+        if piece := self._posterior.piece_of_model:
+            values = piece.of(values)
         return self._posterior.sampled_divergence(values, self._source.leaves)
 
     def carry_back(self) -> None:
         """Add the gradient at the sample to what it was drawn from."""
-        self._drawing.carry_back(self._gradient)
+        if self._sharing:
+            own = self._sharing.comm.sum_windows(self._gradient)
+            self._drawing.carry_back(own[: len(self._posterior.window or ())])
+        else:
+            self._drawing.carry_back(self._gradient)
         self._gradient.zero_()

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
@@ -63,16 +62,6 @@ def clip(posterior: Posterior, most: float) -> None:
             lengths = parameter.grad.flatten(1).norm(dim=1)
             factors = (most / (lengths + 1e-6)).clamp(max=1.0)
             parameter.grad.mul_(factors.view(-1, *[1] * (parameter.dim() - 1)))
-
-
-def join_gradients(
-    own: dict[str, Tensor], comm: Communicator, num_samples: int
-) -> dict[str, Tensor]:
-    """Gradients of all samples' parameters ``[M, ...]`` from those of a rank's own."""
-    sizes = comm.layout.sizes("sample", num_samples)
-    return {
-        name: comm.gather(part, "sample", 0, sizes) for name, part in own.items() if name != "point"
-    }
 
 
 def join_history(history: History, work: Work, first: int, per_epoch: int) -> None:

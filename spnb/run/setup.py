@@ -14,7 +14,7 @@ from spnb.maths.objectives import ELBO, Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel.collectives import Communicator
 from spnb.parallel.layout import Layout
-from spnb.run import in_flight, inputs, separate
+from spnb.run import in_flight, inputs, separate, sharded
 from spnb.run.place import place_of
 from spnb.run.work import Work
 
@@ -57,10 +57,19 @@ def begin(
     num_samples = inputs.samples(posterior, num_samples, num_samples, training=True)
     x, y = inputs.data_set(posterior, data)
     comm = Communicator.join(layout)
-    posterior = copy.deepcopy(posterior).to(place_of(posterior, device)).train()
+    place = place_of(posterior, device)
+    if comm.layout.shard > 1:
+        if samples_in_flight not in (None, 1):
+            raise ValueError(
+                f"samples_in_flight={samples_in_flight}: where ranks share out the parameters, one "
+                "sample is evaluated at a time; leave it out."
+            )
+        samples_in_flight, options["recompute"] = 1, True
+        posterior = sharded.own_piece(copy.deepcopy(posterior), comm, place)
+    else:
+        posterior = copy.deepcopy(posterior).to(place).train()
     if posterior.separate and comm.layout.sample <= num_samples:  # else `check_work` says so
         posterior = separate.own_part(posterior, comm, num_samples)
-    place = next(posterior.parameters()).device
     if batch_size is None:
         batch_size, x, y = len(x), x.to(place), y.to(place)
     options["samples_in_flight"] = 1 if samples_in_flight is None else samples_in_flight
@@ -122,6 +131,6 @@ def agree(work: Work, epochs: int, batch_size: int) -> None:
     first = comm.tell(mine, 0)
     if mine != first:
         raise ValueError(f"Rank 0 was asked for {first}, rank {comm.rank} for {mine}.")
-    if not work.posterior.separate:  # those have been told in `begin`
+    if not work.parts.cuts:  # else it was told in `begin`
         for parameter in work.posterior.parameters():
             comm.copy_from_first(parameter.data)

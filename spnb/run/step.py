@@ -58,7 +58,9 @@ def compute_gradient(work: Work, x: Tensor, y: Tensor, step: int) -> StepInfo:
     with comm.trace.span("divergence"):
         known = source.finish(work.summing.rank, work.summing.size, factor)
     losses = torch.stack([data_term, run.estimated + known])
-    data, divergence = work.buffer.reduce(work.summing, losses, tile, step, comm.rank).tolist()
+    shard = work.sharing.comm if work.sharing else None
+    found = work.buffer.reduce(work.summing, shard, losses, tile, step, comm.rank)
+    data, divergence = found.tolist()
     if work.posterior.separate:
         separate.share_point(work.posterior, comm, work.num_samples)
         data, divergence = data / len(tile.samples), divergence / len(tile.samples)

@@ -98,7 +98,7 @@ class TileRun:
             sizes = comm.layout.sizes("sample", work.num_samples)
             whole = comm.gather(whole, "sample", 0, sizes)
         if not work.per_item:
-            whole = comm.gather(whole, "data", 1, comm.layout.sizes("data", len(self.x)))
+            whole = comm.gather(whole, "rows", 1, comm.layout.sizes("rows", len(self.x)))
         loss, gradient = self._into_gradient(whole)
         if over_samples:
             gradient = gradient[self.tile.samples.start : self.tile.samples.stop]
@@ -166,7 +166,7 @@ class TileRun:
         if not whole.numel():
             return total, whole
         factor = 1.0
-        counted = work.per_item or comm.coordinate("data") == 0
+        counted = work.per_item or comm.coordinate("rows") == 0
         if objective.local:
             factor = 1 / comm.layout.sample
         elif objective.linear_in_samples:
@@ -203,7 +203,7 @@ class TileRun:
     def _divergence_of(self, drawn: Chunk | Lane) -> list[tuple[Tensor, Tensor]]:
         """The divergence's estimated part, if there is one, and its weight in the loss.
 
-        The first rank along ``data`` counts it.
+        The first rank along ``data`` counts it; those along ``shard`` each that of their weights.
         """
         work = self.work
         if not work.posterior.estimates or work.communicator.coordinate("data") > 0:

@@ -16,7 +16,7 @@ from spnb.maths.posteriors import Posterior
 from spnb.parallel import progress
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout, share
-from spnb.run import inputs, separate
+from spnb.run import inputs
 from spnb.run.checkpoint import Checkpoints
 from spnb.run.history import History
 from spnb.run.keeper import Keeper, Resume
@@ -166,15 +166,20 @@ def fit(
         found = (
             {}
             if held_out is None
-            else score(posterior, held_out, num_samples=num_samples, layout=layout, seed=seed)
+            else score(
+                work.parts.whole(posterior),
+                held_out,
+                num_samples=num_samples,
+                layout=layout,
+                seed=seed,
+            )
         )
         history.end_epoch(epoch, steps_per_epoch, found)
         keeper.after_step(total, ends_epoch=True)
     history.bytes_per_step = (comm.sent_bytes - sent_before) / max(1, total - begun)
     let_go(posterior)
     keeper.join_history()
-    if posterior.separate:
-        posterior = posterior.join(lambda part: work.parts.join("", part))
+    posterior = work.parts.whole(posterior)
     posterior.eval()
     mine = share(len(x), comm.size, comm.rank)
     mine_rows, temperature = slice(mine.start, mine.stop), work.objective.temperature
@@ -230,10 +235,7 @@ def gradients(
     )
     compute_gradient(work, x, y, step)
     named = work.posterior.named_parameters()
-    found = {name: p.grad.clone() for name, p in named if p.grad is not None}
-    if posterior.separate:
-        found |= separate.join_gradients(found, work.communicator, num_samples)
-    return found
+    return {n: work.parts.join(n, p.grad.clone()) for n, p in named if p.grad is not None}
 
 
 def order(num_rows: int, batch_size: int, seed: int, epoch: int) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import spnb
 from spnb.maths.posteriors import mean_field
-from spnb.maths.posteriors.base import Drawing
+from spnb.maths.posteriors.drawing import Drawing
 from tests.run.problems import Attention, mlp, problem, relative
 
 

@@ -8,25 +8,18 @@ divergence from the prior. The noise of sample s comes from a *key* that is a fu
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spnb.maths.models import BayesianModel
+from spnb.maths.models import BayesianModel, Site
 from spnb.maths.posteriors.cross_entropy import CrossEntropy
-
-
-class Key(Protocol):
-    """A name for a stream of random numbers (`spnb.Key`)."""
-
-    def fold(self, *names: int | str) -> Key:
-        """The key of a stream within this one."""
-
-    def generator(self, device: Any = "cpu") -> torch.Generator:
-        """A generator at the beginning of the stream."""
+from spnb.maths.posteriors.drawing import Drawing, Key
+from spnb.maths.posteriors.pieces import PieceOfModel, Window
 
 
 class Posterior(nn.Module):
@@ -54,6 +47,14 @@ class Posterior(nn.Module):
     #: nothing to tell each other while they train
     separate: bool = False
 
+    #: whether each weight is drawn and judged by itself, so that ranks can share out the parameters;
+    #: all of them and all buffers, but those in ``common``, have the weights as last dimension
+    elementwise: bool = False
+    common: tuple[str, ...] = ("point",)
+
+    #: which weights this piece holds; None: it is the whole
+    window: Window | None = None
+
     #: whether samples come in pairs of opposite noise, so that only half of it has to be drawn
     antithetic: bool = False
 
@@ -75,6 +76,7 @@ class Posterior(nn.Module):
     def __init__(self, model: BayesianModel) -> None:
         super().__init__()
         self._model = (model,)
+        self.piece_of_model: PieceOfModel | None = None
         self.cross_entropy = CrossEntropy(model)
         point = model.flatten(model.deterministic)
         if len(point):
@@ -150,12 +152,56 @@ class Posterior(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """The model's parameters that have a prior, or the pieces of them that this piece holds."""
+        return self.model.drawn if self.piece_of_model is None else self.piece_of_model.drawn
+
+    def piece(self, window: Window) -> Posterior:
+        """A copy that holds the parameters of some weights alone, where these are drawn singly.
+
+        Args:
+            window: which weights.
+
+        Raises:
+            TypeError: the method is not one of them.
+        """
+        if not self.elementwise:
+            raise TypeError(
+                f"{type(self).__name__} does not draw each weight by itself, so its parameters "
+                "cannot be shared out: use a layout with shard=1."
+            )
+        return self._cut(window, lambda name, tensor: window.of(tensor).clone())
+
+    def assemble(self, join: Callable[[str, Tensor], Tensor]) -> Posterior:
+        """The whole again, from the pieces of all ranks.
+
+        Args:
+            join: name and tensor ``[..., n]`` of this piece to those of the whole.
+        """
+        return self._cut(None, join)
+
+    def _cut(self, window: Window | None, change: Callable[[str, Tensor], Tensor]) -> Posterior:
+        other = copy.copy(self)
+        other._parameters, other._buffers = dict(self._parameters), dict(self._buffers)
+        for name, parameter in self.named_parameters():
+            if name not in self.common:
+                changed = change(name, parameter.detach())
+                other._parameters[name] = nn.Parameter(changed, parameter.requires_grad)
+        for name, buffer in self.named_buffers():
+            if name not in self.common:
+                other._buffers[name] = change(name, buffer)
+        other.window = window
+        other.piece_of_model = None if window is None else PieceOfModel(self.model, window)
+        other.cross_entropy = CrossEntropy(other.piece_of_model or self.model)
+        return other
+
     def label(self, name: str, index: int) -> str:
         """Which of the net's parameters an element of a trained one belongs to, for messages.
 
         A trained one has the same number of elements for each weight, those of a weight together.
         """
-        sites = self.model.deterministic if name == "point" else self.model.drawn
+        sites = self.model.deterministic if name == "point" else self.sites
         elements, weights = self.get_parameter(name).numel(), sum(site.size for site in sites)
         if elements % weights:
             return f"'{name}'"  # shared by the weights
@@ -233,38 +279,6 @@ class Posterior(nn.Module):
             prepared: what `prepare` returned.
         """
         return self.cross_entropy.sampled(values)
-
-
-class Drawing:
-    """Draws the samples of one step one after the other, and carries their gradients back.
-
-    This general way leaves the chain rule to autograd; a posterior for which it is short writes it
-    out, in place and without a graph (`NormalDrawing`).
-
-    Args:
-        posterior: the posterior.
-        key: key of the step.
-        leaves: what `Posterior.prepare` returned, as leaves of autograd, with a ``grad`` each to
-            add to.
-    """
-
-    def __init__(self, posterior: Posterior, key: Key, leaves: Sequence[Tensor]) -> None:
-        self.posterior, self.key, self.leaves = posterior, key, leaves
-        self._drawn: Tensor
-
-    def draw(self, sample: int, weights: Tensor) -> None:
-        """Write a sample into a vector ``[P]``."""
-        with torch.enable_grad():
-            self._drawn = self.posterior.draw([sample], self.key, self.leaves)
-        weights.copy_(self._drawn.detach().view(-1))
-
-    def carry_back(self, gradient: Tensor) -> None:
-        """Add to the gradients of the leaves.
-
-        Args:
-            gradient: at the sample that was drawn last, ``[P]``.
-        """
-        self._drawn.backward(gradient.view_as(self._drawn), inputs=list(self.leaves))
 
 
 def whole(name: str, value: int, least: int, why: str = "") -> None:

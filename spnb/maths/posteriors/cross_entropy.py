@@ -13,16 +13,18 @@ from torch import Tensor
 
 from spnb.maths.models import BayesianModel, Site
 from spnb.maths.posteriors.normal_runs import NormalRun, normal_runs
+from spnb.maths.posteriors.pieces import PieceOfModel
 
 
 class CrossEntropy:
     """The cross-entropy to a model's prior.
 
     Args:
-        model: the Bayesian model; it may move to another device or precision later.
+        model: the Bayesian model, or a piece of it; it may move to another device or precision
+            later.
     """
 
-    def __init__(self, model: BayesianModel) -> None:
+    def __init__(self, model: BayesianModel | PieceOfModel) -> None:
         self._model = model
         self._sites: tuple[Site, ...] = ()
 

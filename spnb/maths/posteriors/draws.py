@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors.base import Key, Posterior
+from spnb.maths.posteriors.base import Posterior
+from spnb.maths.posteriors.drawing import Key
 
 
 class Draws(Posterior):

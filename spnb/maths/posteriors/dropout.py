@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from spnb.maths.models import BayesianModel, Site
-from spnb.maths.posteriors.base import Key, Posterior
+from spnb.maths.posteriors.base import Posterior
+from spnb.maths.posteriors.drawing import Key
 
 
 class MCDropout(Posterior):

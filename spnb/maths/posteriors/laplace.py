@@ -11,7 +11,7 @@ from torch.func import hessian, jacrev, jvp, vmap
 
 from spnb.maths.models import BayesianModel, plain_attention
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key
+from spnb.maths.posteriors.drawing import Key
 from spnb.maths.posteriors.normal_runs import normal_runs
 from spnb.maths.posteriors.point import AroundPoint
 
@@ -56,6 +56,8 @@ class Laplace(AroundPoint):
     """
 
     root: Tensor
+
+    common = ("point", "root")
 
     def __init__(
         self,

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key, Posterior, whole
+from spnb.maths.posteriors.base import Posterior, whole
 from spnb.maths.posteriors.cross_entropy import bounds
+from spnb.maths.posteriors.drawing import Key
 
 
 class LowRank(Posterior):

@@ -14,9 +14,11 @@ from torch.distributions import kl_divergence
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Drawing, Key, Posterior
+from spnb.maths.posteriors.base import Posterior
 from spnb.maths.posteriors.cross_entropy import bounds
+from spnb.maths.posteriors.drawing import Drawing, Key
 from spnb.maths.posteriors.normal_runs import normal_runs
+from spnb.maths.posteriors.pieces import Window
 
 
 class MeanField(Posterior):
@@ -41,6 +43,7 @@ class MeanField(Posterior):
     """
 
     undecayed = ("rho",)
+    elementwise = True
 
     def __init__(
         self, model: BayesianModel, init_scale: float = 0.02, antithetic: bool = False
@@ -52,12 +55,23 @@ class MeanField(Posterior):
         inverse_softplus = init_scale + math.log(-math.expm1(-init_scale))
         self.rho = nn.Parameter(torch.full_like(self.loc, inverse_softplus))
         self.antithetic = antithetic
-        self._runs = normal_runs(model.drawn)
+        self._sort_priors()
+
+    def _sort_priors(self) -> None:
+        """Tell apart normal priors, those whose divergence is known too, and all others."""
+        self._runs = normal_runs(self.sites)
         covered = {name for run in self._runs for name in run.names}
-        pairs = self._pairs(self.prepare())
-        others = {name: pair for name, pair in pairs.items() if name not in covered}
-        self._known = [name for name, (q, p) in others.items() if _known(q, p)]
-        self._estimated = [name for name in others if name not in self._known]
+        others = [site for site in self.sites if site.name not in covered]
+        pairs = self._pairs(self.prepare()) if others else {}
+        self._known = [site.name for site in others if _known(*pairs[site.name])]
+        self._estimated = [site.name for site in others if site.name not in self._known]
+
+    def _cut(self, window: Window | None, change: Callable[[str, Tensor], Tensor]) -> Posterior:
+        """A piece, or the whole again, with its own priors."""
+        other = super()._cut(window, change)
+        assert isinstance(other, MeanField)
+        other._sort_priors()
+        return other
 
     def options(self) -> dict[str, Any]:
         """Whether samples come in pairs."""
@@ -76,7 +90,7 @@ class MeanField(Posterior):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> MeanField:
         """Take the priors along to another device or precision."""
         super()._apply(fn, recurse)
-        self._runs = normal_runs(self.model.drawn)
+        self._runs = normal_runs(self.sites)
         return self
 
     def prepare(self) -> tuple[Tensor, Tensor]:
@@ -88,7 +102,8 @@ class MeanField(Posterior):
     ) -> Tensor:
         """Weights ``[C, P]`` of some samples."""
         loc, scale = self.prepare() if prepared is None else prepared
-        return torch.addcmul(loc, scale, noise.draw(sample_ids, key, loc, self.antithetic))
+        own = noise.draw(sample_ids, key, loc, self.antithetic, self.window)
+        return torch.addcmul(loc, scale, own)
 
     def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
         """What is known of the divergence in closed form; its parts share out the weights."""
@@ -140,11 +155,13 @@ class MeanField(Posterior):
 
     def _pairs(self, prepared: Sequence[Tensor]) -> dict[str, tuple[Distribution, Distribution]]:
         """Posterior and prior of every parameter, by name."""
-        locs, scales = (BayesianModel.unflatten(p, self.model.drawn) for p in prepared)
+        locs, scales = (BayesianModel.unflatten(p, self.sites) for p in prepared)
         pairs = {}
-        for name, prior in self.model.priors().items():
+        for site in self.sites:
+            name = site.name
             normal = dist.Normal(locs[name], scales[name], validate_args=False).to_event()
-            pairs[name] = (normal, prior)
+            assert site.prior is not None
+            pairs[name] = (normal, site.prior)
         return pairs
 
 
@@ -165,12 +182,13 @@ class NormalDrawing(Drawing):
         self._sign = 1.0
 
     def draw(self, sample: int, weights: Tensor) -> None:
-        """Write a sample into a vector ``[P]``."""
+        """Write a sample into a vector ``[P]``; a piece writes its own weights alone."""
         owner, self._sign = noise.owner(sample, self.posterior.antithetic)
         if owner != self._owner:
-            noise.fill(self._noise, owner, self.key)
+            noise.fill(self._noise, owner, self.key, self.posterior.window)
             self._owner = owner
-        torch.addcmul(self._loc, self._scale, self._noise, value=self._sign, out=weights)
+        into = self.own(weights)
+        torch.addcmul(self._loc, self._scale, self._noise, value=self._sign, out=into)
 
     def carry_back(self, gradient: Tensor) -> None:
         """Add to the gradients of means and standard deviations."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors.base import Drawing, Key, Posterior
+from spnb.maths.posteriors.base import Posterior
+from spnb.maths.posteriors.drawing import Drawing, Key
 
 
 class Members(Posterior):

@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from spnb.maths.posteriors.base import Key
+from spnb.maths.posteriors.drawing import Key
+from spnb.maths.posteriors.pieces import Window
 
 
 def owner(sample: int, antithetic: bool) -> tuple[int, float]:
@@ -30,12 +31,24 @@ def owner(sample: int, antithetic: bool) -> tuple[int, float]:
     return pair, -1.0 if is_second else 1.0
 
 
-def fill(vector: Tensor, index: int, key: Key) -> None:
-    """Write the noise of one index into a vector ``[P]``."""
-    vector.normal_(generator=key.fold(index).generator(vector.device))
+def fill(vector: Tensor, index: int, key: Key, window: Window | None = None) -> None:
+    """Write the noise of one index into a vector ``[P]``, or that of some weights of it.
+
+    The noise of the whole is drawn in any case: a generator cannot begin in the middle.
+    """
+    whole = vector if window is None else vector.new_empty(window.whole)
+    whole.normal_(generator=key.fold(index).generator(vector.device))
+    if window is not None:
+        vector.copy_(window.of(whole))
 
 
-def draw(sample_ids: Sequence[int], key: Key, like: Tensor, antithetic: bool) -> Tensor:
+def draw(
+    sample_ids: Sequence[int],
+    key: Key,
+    like: Tensor,
+    antithetic: bool,
+    window: Window | None = None,
+) -> Tensor:
     """Noise of some samples.
 
     Args:
@@ -43,6 +56,7 @@ def draw(sample_ids: Sequence[int], key: Key, like: Tensor, antithetic: bool) ->
         key: key of the step.
         like: a vector ``[P]`` that gives size, precision and device.
         antithetic: whether samples 2k and 2k + 1 share their noise.
+        window: which weights of a larger vector these are; None: all.
 
     Returns:
         ``[C, P]``, a new tensor each time: the backward pass needs the noise again.
@@ -50,7 +64,7 @@ def draw(sample_ids: Sequence[int], key: Key, like: Tensor, antithetic: bool) ->
     noise = like.new_empty(len(sample_ids), like.shape[0])
     for row, sample in zip(noise, sample_ids, strict=True):
         index, sign = owner(sample, antithetic)
-        fill(row, index, key)
+        fill(row, index, key, window)
         if sign < 0:
             row.neg_()
     return noise

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors.base import Key, Posterior
+from spnb.maths.posteriors.base import Posterior
+from spnb.maths.posteriors.drawing import Key
 
 
 class Point(Posterior):
@@ -23,6 +24,8 @@ class Point(Posterior):
     Attributes:
         loc: the weights :math:`\theta`, ``[P]``.
     """
+
+    elementwise = True
 
     def __init__(self, model: BayesianModel) -> None:
         super().__init__(model)

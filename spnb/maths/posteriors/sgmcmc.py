@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors.base import Key, whole
+from spnb.maths.posteriors.base import whole
+from spnb.maths.posteriors.drawing import Key
 from spnb.maths.posteriors.members import Members
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
-from spnb.maths.posteriors.base import Key, whole
+from spnb.maths.posteriors.base import whole
+from spnb.maths.posteriors.drawing import Key
 from spnb.maths.posteriors.point import AroundPoint
 
 

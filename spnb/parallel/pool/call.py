@@ -8,7 +8,7 @@ cell. While it waits, the stop button's signal is only counted, and acted on ste
 | 0 s | is interrupted: `KeyboardInterrupt` in its function |
 | 1 s (at once if another rank failed) | is woken from the collective that it waits in |
 | 0.3 s later | is woken from the store, where a rank waits for one that never came |
-| 4 s | is killed; the next run starts it anew |
+| 4 s | is killed; the next run starts it anew, and the cell says where it was |
 
 Another press of the button takes the next step at once.
 """
@@ -35,6 +35,7 @@ from spnb.parallel.progress import Panel, Report
 WAKE_AFTER = 1.0
 STORE_AFTER = 0.3
 KILL_AFTER = 4.0
+ASK_BEFORE = 0.5
 TICK = 0.05
 
 SAME_TIME = 0.5
@@ -237,15 +238,16 @@ class Call:
                     self._waiting.discard(rank)
             elif step == "wake":
                 process.channel.send("wake", self._number, self._pids)
-            elif step == "wake from store":
-                process.channel.send("wake from store", self._number)
+            elif step in ("wake from store", "where"):
+                process.channel.send(step, self._number)
             else:
                 process.kill()
                 self._waiting.discard(rank)
                 print(
                     f"rank {rank} could not be interrupted and was killed; the next run starts it "
-                    "again.",
+                    f"again. It was here:\n{self._silence.place(rank)}",
                     file=sys.stderr,
+                    end="",
                 )
 
 
@@ -254,6 +256,7 @@ def _plan(now: float, wake_after: float) -> list[tuple[float, str]]:
         (now, "interrupt"),
         (now + wake_after, "wake"),
         (now + wake_after + STORE_AFTER, "wake from store"),
+        (now + KILL_AFTER - ASK_BEFORE, "where"),
         (now + KILL_AFTER, "kill"),
     ]
 

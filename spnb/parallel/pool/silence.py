@@ -51,6 +51,10 @@ class Silence:
         """A rank has said where it is; no sign of life, since its main thread may hang."""
         self._stacks[rank] = stack
 
+    def place(self, rank: int) -> str:
+        """Where a rank said that it was."""
+        return self._stacks.get(rank, "  (no answer: it is busy in compiled code)\n")
+
     def look(self, waiting: Iterable[int]) -> dict[int, str]:
         """See whether it has been silent for too long.
 
@@ -91,9 +95,9 @@ class Silence:
 
     def _say_where(self, ranks: list[int]) -> None:
         for rank in ranks:
-            where = self._stacks.get(rank, "  (no answer: it is busy in compiled code)\n")
             print(
-                f"rank {rank} silent for {self._seconds(rank):.0f} s; it is here:\n{where}",
+                f"rank {rank} silent for {self._seconds(rank):.0f} s; it is here:\n"
+                f"{self.place(rank)}",
                 file=sys.stderr,
                 end="",
             )
