@@ -26,6 +26,7 @@ from benchmarks import (
     record,
     report,
     scaling,
+    sharding,
     update,
 )
 
@@ -82,6 +83,11 @@ PARTS: dict[str, Part] = {
         prediction.run,
         {"cases": [("vit", 64)], "inputs": (64,), "rounds": 7},
         {"cases": [("vit", 4)], "inputs": (16,), "rounds": 3},
+    ),
+    "sharding": (
+        sharding.run,
+        {"cases": [("vit", 8), ("vit", 2), ("mlp", 16)], "rounds": 15},
+        {"cases": [("mlp", 4)], "rounds": 3},
     ),
     "pool": (
         pool.run,

@@ -25,6 +25,8 @@ PAPER = {("mlp", 64): 1.3, ("mlp", 16): 1.3, ("vit", 8): 1.0}
 """Speed over torch_blue with DDP on two ranks, at least."""
 PREDICTION = {("vit", 64): 1.8}
 """Speed-up of a prediction on two ranks, at least."""
+SHARDED = {("vit", 8): (1.15, 0.51), ("vit", 2): (1.15, 0.51)}
+"""Two ranks that share out the parameters: time, and memory kept, over two that do not, at most."""
 GATHERING, EVALUATING_TWICE = 1.05, 1.45
 """Time over plain averaging, at most."""
 PREDICTED = 0.20
@@ -72,6 +74,7 @@ def check(parts: dict[str, Row]) -> Iterator[Goal]:
     yield from exactness(parts.get("exactness", {"times": []})["times"])
     yield from planner(parts.get("planner", {"times": []})["times"])
     yield from prediction(parts.get("prediction", {"times": []})["times"])
+    yield from sharding(parts.get("sharding", {"times": []})["times"])
     seconds = parts.get("pool", {"seconds": {}})["seconds"]
     for name, bound in POOL.items():
         yield at_most(f"pool: {name}, ms", bound * 1e3, seconds.get(name) and seconds[name] * 1e3)
@@ -200,6 +203,17 @@ def prediction(rows: Sequence[Row]) -> Iterator[Goal]:
         for size in sizes:
             found = ratio_in(rows, case | {"inputs": size}, "one rank", "two ranks")
             yield at_least(f"{name}, {size} inputs", bound, found)
+
+
+def sharding(rows: Sequence[Row]) -> Iterator[Goal]:
+    """Time and memory of shared-out parameters, over sharing the rows alone."""
+    for (workload, count), (slower, smaller) in SHARDED.items():
+        case = {"workload": workload, "num_samples": count}
+        name = f"shard=2 over data=2: {label(workload, count)}"
+        yield at_most(f"{name}, time", slower, ratio_in(rows, case, "shard=2", "data=2"))
+        kept = {row["who"]: row["kept"] for row in rows if {**row, **case} == row}
+        share = kept["shard=2"] / kept["data=2"] if kept else None
+        yield at_most(f"{name}, memory kept", smaller, share)
 
 
 def at_most(name: str, bound: float, found: Timing | float | None) -> Goal:

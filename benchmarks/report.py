@@ -183,6 +183,23 @@ def of_prediction(part: Row) -> str:
     return f"{heading('PREDICTION', part)}\n\n{table(head, lines, '<>><>')}"
 
 
+def of_sharding(part: Row) -> str:
+    """Times, memory and traffic of two ranks with and without shared-out parameters."""
+    head = ("sharing out parameters", "S", "", "ms", "kept MB", "sent MB a step")
+    lines = [
+        (
+            goals.workload_name(row["workload"]),
+            str(row["num_samples"]),
+            row["who"],
+            ms(row),
+            f"{row['kept'] / 1e6:.2f}",
+            f"{row['sent'] / 1e6:.2f}",
+        )
+        for row in part["times"]
+    ]
+    return f"{heading('SHARDING', part)}\n\n{table(head, lines, '<><>>>')}"
+
+
 SECTIONS = {
     "one_process": of_one_process,
     "memory": of_memory,
@@ -191,6 +208,7 @@ SECTIONS = {
     "update": of_update,
     "planner": of_planner,
     "prediction": of_prediction,
+    "sharding": of_sharding,
     "pool": of_pool,
 }
 

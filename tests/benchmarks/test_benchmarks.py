@@ -196,6 +196,13 @@ def made_up() -> dict[str, Any]:
                 for who, seconds in (("one rank", 1.0), ("two ranks", two))
             ]
         },
+        "sharding": about
+        | {
+            "times": [
+                row("vit", 8, who, seconds, kept=kept, sent=10**6)
+                for who, seconds, kept in (("data=2", 1.0, 200), ("shard=2", 1.2, 100))
+            ]
+        },
         "pool": about | {"seconds": seconds, "megabytes": 200},
     }
 
@@ -217,6 +224,8 @@ def test_verdicts() -> None:
     assert verdicts["exact, two passes, over plain averaging: MLP S = 64"] is False
     assert verdicts["prediction, speed-up of 2 ranks: ViT S = 64, 64 inputs"] is True
     assert verdicts["prediction, speed-up of 2 ranks: ViT S = 64, 256 inputs"] is False
+    assert verdicts["shard=2 over data=2: ViT S = 8, time"] is False
+    assert verdicts["shard=2 over data=2: ViT S = 8, memory kept"] is True
     assert verdicts["pool: cold start to the first collective, ms"] is True
     assert verdicts["pool: run of an empty function, ms"] is False
     assert all(goal.met is None for goal in goals.check({}))

@@ -47,7 +47,7 @@ class Posterior(nn.Module):
     #: nothing to tell each other while they train
     separate: bool = False
 
-    #: whether each weight is drawn and judged by itself, so that ranks can share out the parameters;
+    #: whether each weight is drawn and judged by itself, so that ranks can share out parameters:
     #: all of them and all buffers, but those in ``common``, have the weights as last dimension
     elementwise: bool = False
     common: tuple[str, ...] = ("point",)
