@@ -15,6 +15,8 @@ from spnb.parallel.collectives import Communicator
 from spnb.parallel.layout import Tile
 
 NUM_LOSSES = 2
+TOLD = 1 + NUM_LOSSES
+"""Numbers behind the gradient besides the flags: its square where it is shared out, the losses."""
 
 
 class GradientBuffer:
@@ -36,7 +38,7 @@ class GradientBuffer:
         self.parameters = named
         self.length = sum(p.numel() for p in named.values())
         self.common = self.length - (posterior.point.numel() if "point" in named else 0)
-        numbers = self.length + 1 + NUM_LOSSES + told.size
+        numbers = self.length + TOLD + told.size
         self.flat = next(iter(named.values())).new_zeros(numbers, requires_grad=False)
         start = 0
         for parameter in named.values():
@@ -83,7 +85,7 @@ class GradientBuffer:
         """
         self._losses.copy_(losses)
         # One pass: a sum is finite only if all its terms are.
-        sound = bool(torch.isfinite(self.flat[: self.length + 1 + NUM_LOSSES].sum()))
+        sound = bool(torch.isfinite(self.flat[: self.length + TOLD].sum()))
         trouble, words = (0, "") if sound else self._report(losses, tile)
         self._flags[self.told.rank] = trouble
         summing.sum(self.flat)

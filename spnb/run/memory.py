@@ -5,7 +5,8 @@ two moments of both, and the net's own values: 9 P numbers. Samples that are eva
 other share room for one: weights, their gradient, noise, and the step's :math:`\sigma` with its
 gradient, 5 P. Only where graphs of several samples have to live at the same time, because the
 objective needs all predictions before the first way back, or because `torch.vmap` evaluates them at
-once, does memory grow with S.
+once, does memory grow with S. Ranks along ``shard`` share out all of it but the net's own values,
+and the weights in evaluation with their gradient.
 
 What a graph holds is counted operation by operation (`footprint`). Not counted: what the caller
 itself holds, an augmentation's intermediates, the libraries' own memory, the boards on which ranks
@@ -81,8 +82,8 @@ def needed(
         raise TypeError(f"objective={objective!r} is no spnb.Objective.")
     layout = layout or Layout()
     rows = min(batch_size, len(data[0]))
-    if -1 in (layout.sample, layout.data):
-        raise ValueError(f"{layout} does not say how many ranks there are: give both axes.")
+    if -1 in (layout.sample, layout.data, layout.shard):
+        raise ValueError(f"{layout} does not say how many ranks there are: give all axes.")
     layout.check_work(num_samples, rows)
     x, y = (torch.as_tensor(values)[:rows] for values in data)
     found = footprint(posterior, x, y)
@@ -113,13 +114,16 @@ def of_rank(
     """
     objective = objective or ELBO()
     own = math.ceil(num_samples / layout.sample)
-    rows = math.ceil(num_rows / layout.data)
+    rows = math.ceil(num_rows / layout.length("rows"))
+    recompute = recompute or layout.shard > 1
     separable = objective.separable and per_item
     at_once = min(samples_in_flight, own)
     graphs = at_once if separable or recompute else own  # alive at the same time
-    size, weights, trained = found.itemsize, found.weights, 2 * found.weights + found.point
+    size, weights = found.itemsize, found.weights
+    piece = math.ceil(weights / layout.shard)
+    trained = 2 * piece + found.point
     if at_once == 1 and (separable or recompute):
-        samples, activations = 5 * weights, found.peak(rows)
+        samples, activations = 2 * weights + 3 * piece, found.peak(rows)
     else:  # sigma and its gradient; weights and noise of each graph; then, on the way back, either
         # gradients beside the activations, or what autograd and the noise make of them, without
         together = at_once > 1

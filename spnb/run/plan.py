@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +53,10 @@ class Plan:
 
     def __repr__(self) -> str:
         """A table, one line a layout."""
-        head = f"{'layout':<22}{'ms a step':>11}{'MB sent':>10}{'MB a rank':>11}"
+        width = max(22, *(len(str(p.layout)) for p in self.predictions))
+        head = f"{'layout':<{width}}{'ms a step':>11}{'MB sent':>10}{'MB a rank':>11}"
         lines = [
-            f"{p.layout!s:<22}{1e3 * p.seconds:>11.2f}{p.bytes_per_step / 1e6:>10.2f}"
+            f"{p.layout!s:<{width}}{1e3 * p.seconds:>11.2f}{p.bytes_per_step / 1e6:>10.2f}"
             f"{p.memory / 1e6:>11.1f}{'' if p.fits else '  does not fit'}"
             for p in self.predictions
         ]
@@ -94,6 +96,7 @@ def plan(
 
     Returns:
         Predictions for all layouts of exactly so many ranks that give every rank something to do.
+        Layouts with ``shard`` are looked at where no other fits into memory.
 
     Raises:
         ValueError: neither a pool nor a machine and a world size, or more ranks than work.
@@ -115,10 +118,16 @@ def plan(
     size = world_size or (pool.size if pool else 1)
     limit = machine.memory if memory_limit is None else memory_limit
     per_item = objective is None or _per_item(posterior, data, objective)
-    predictions = [
-        predict(found, machine, layout, num_samples, rows, objective, recompute, limit, per_item)
-        for layout in layouts(size, num_samples, rows)
-    ]
+
+    def all_of(shards: Iterable[int]) -> list[Prediction]:
+        return [
+            predict(found, machine, cut, num_samples, rows, objective, recompute, limit, per_item)
+            for cut in layouts(size, num_samples, rows, shards)
+        ]
+
+    predictions = all_of([1])
+    if posterior.elementwise and not any(p.fits for p in predictions):
+        predictions += all_of(range(2, size + 1))
     if not predictions:
         raise ValueError(
             f"{size} ranks cannot share S = {num_samples} samples and B = {rows} rows so that each "
@@ -128,12 +137,14 @@ def plan(
     return Plan(tuple(predictions), found, machine)
 
 
-def layouts(world_size: int, num_samples: int, num_rows: int) -> Iterator[Layout]:
-    """All layouts of so many ranks in which none is always idle."""
-    for sample in range(1, world_size + 1):
-        data, left = divmod(world_size, sample)
-        if not left and sample <= num_samples and data <= num_rows:
-            yield Layout(sample, data)
+def layouts(
+    world_size: int, num_samples: int, num_rows: int, shards: Iterable[int] = (1,)
+) -> Iterator[Layout]:
+    """All layouts of so many ranks in which none is always idle, with so many ranks along shard."""
+    for shard, sample in itertools.product(shards, range(1, world_size + 1)):
+        data, left = divmod(world_size, sample * shard)
+        if not left and sample <= num_samples and data * shard <= num_rows:
+            yield Layout(sample, data, shard)
 
 
 def _per_item(posterior: Posterior, data: Sequence[Any], objective: Objective) -> bool:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from spnb.maths.objectives import ELBO, Objective
 from spnb.parallel.layout import Layout
 from spnb.run.costs import Costs
-from spnb.run.gradient import NUM_LOSSES
+from spnb.run.gradient import TOLD
 from spnb.run.machine import Machine
 from spnb.run.memory import of_rank
 
@@ -78,20 +78,22 @@ def predict(
     """
     objective = objective or ELBO()
     samples = math.ceil(num_samples / layout.sample)
-    rows = math.ceil(num_rows / layout.data)
+    rows = math.ceil(num_rows / layout.length("rows"))
     gathers = not (objective.linear_in_samples or objective.local)
     separable = objective.separable and per_item
-    again = recompute and not separable
+    sharded = layout.shard > 1
+    again = (recompute or sharded) and not separable
+    own_weights = found.weights / layout.shard
     one_pass = found.passes(rows) * machine.slowdown(layout.size)
     drawn = math.ceil(samples / 2) if found.antithetic else samples
     noise = found.weights * (drawn * machine.noise)
-    others = samples * (found.weights * (machine.draw - machine.noise) + machine.per_sample)
-    total = 2 * found.weights + found.point + NUM_LOSSES + layout.size
-    sent = found.itemsize * total if layout.size > 1 else 0
+    others = samples * (own_weights * (machine.draw - machine.noise) + machine.per_sample)
+    total = 2 * own_weights + found.point + TOLD + layout.size
+    sent = math.ceil(found.itemsize * total) if layout.size > 1 else 0
     parts = {
         "passes": samples * one_pass * (1 + FORWARD_SHARE * again),
         "draw": (noise + others) * (1 + again),
-        "update": found.weights * machine.update + machine.per_step,
+        "update": own_weights * machine.update + machine.per_step,
         "all-reduce": machine.link(layout.size).all_reduce(sent, layout.size),
         "gather": 0.0,
     }
@@ -100,11 +102,17 @@ def predict(
         reach = layout.size if layout.size > machine.ranks_per_host else layout.sample
         parts["gather"] = machine.link(reach).all_gather(own * layout.sample, layout.sample)
         sent += own
-    if not per_item and layout.data > 1:
+    if not per_item and layout.length("rows") > 1:
+        ranks = layout.length("rows")
         own = found.itemsize * found.prediction * (num_samples if gathers else samples) * rows
-        reach = layout.size if layout.size > machine.ranks_per_host else layout.data
-        parts["gather"] += machine.link(reach).all_gather(own * layout.data, layout.data)
+        reach = layout.size if layout.size > machine.ranks_per_host else ranks
+        parts["gather"] += machine.link(reach).all_gather(own * ranks, ranks)
         sent += own
+    if sharded:  # weights of each sample one way, their gradient the other
+        whole = found.itemsize * found.weights
+        one_way = machine.link(layout.shard).all_gather(whole, layout.shard)
+        parts["gather"] += samples * (2 + again) * one_way
+        sent += math.ceil(samples * ((1 + again) * whole / layout.shard + whole))
     memory = of_rank(
         found, layout, num_samples, num_rows, objective, recompute=recompute, per_item=per_item
     ).total

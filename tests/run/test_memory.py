@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 import spnb
+from benchmarks import measure
 from benchmarks.measure import peak_of_tensors
 from spnb.maths.networks import ViT, mlp
 from spnb.maths.swin import Swin
@@ -71,6 +73,21 @@ def test_tensors_take_what_was_counted(
     counted = needed(posterior, data, num_samples=4, **options)
     found = peak_of_tensors(partial(two_steps, name, **options), 1)
     assert counted.total == pytest.approx(found, rel=tolerance)
+
+
+def peak_of_sharded(name: str) -> int:
+    """The peak of this rank's tensors in two steps with shared-out parameters."""
+    return measure._tensors_here(partial(two_steps, name, layout=spnb.Layout(shard=2)), 1)
+
+
+def test_ranks_that_share_out_parameters_take_what_was_counted(
+    pool_of: Callable[[int], spnb.WorkerPool],
+) -> None:
+    posterior, data = workload("mlp")
+    counted = needed(posterior, data, num_samples=4, layout=spnb.Layout(shard=2)).total
+    for found in pool_of(2).run(peak_of_sharded, "mlp"):
+        assert counted == pytest.approx(found, rel=0.25)
+    assert counted < 0.75 * needed(posterior, data, num_samples=4, layout=spnb.Layout(data=2)).total
 
 
 RESIDENT = """
@@ -187,5 +204,5 @@ def test_bad_requests() -> None:
         needed(posterior, data, objective="elbo")
     with pytest.raises(ValueError, match="num_samples=8"):
         needed(posterior, data, layout=spnb.Layout(16), num_samples=8)
-    with pytest.raises(ValueError, match="give both axes"):
+    with pytest.raises(ValueError, match="give all axes"):
         needed(posterior, data, layout=spnb.Layout(sample=-1))

@@ -42,6 +42,19 @@ COSTS = costs.Costs(
 )  # fmt: skip
 
 
+def test_shards_are_planned_where_nothing_else_fits() -> None:
+    posterior, data = problem(64)
+    machine = spnb.machines.H100
+    all_fit = spnb.plan(posterior, data, num_samples=8, world_size=4, machine=machine)
+    assert {p.layout.shard for p in all_fit.predictions} == {1}
+    least = min(p.memory for p in all_fit.predictions)
+    tight = spnb.plan(
+        posterior, data, num_samples=8, world_size=4, machine=machine, memory_limit=0.9 * least
+    )
+    assert tight.best.layout.shard > 1 and tight.best.fits
+    assert "shard=" in str(tight)
+
+
 def test_a_link_is_alpha_and_beta() -> None:
     link = Link(latency=2.0, bandwidth=10.0)
     assert link.all_gather(100.0, 4) == pytest.approx(2 * 2 + 0.75 * 10)
@@ -55,7 +68,7 @@ def test_the_rank_with_the_largest_tile_decides() -> None:
     assert found.parts["passes"] == pytest.approx(3 * one_pass * 1.3)
     assert found.parts["draw"] == pytest.approx(3 * (1000 * 1e-8 + 1e-4))
     assert found.parts["update"] == pytest.approx(1000 * 2e-8 + 1e-3)
-    size = 4 * (2 * 1000 + 10 + 2 + 4)
+    size = 4 * (2 * 1000 + 10 + 3 + 4)
     assert found.parts["all-reduce"] == pytest.approx(Link(1e-4, 1e9).all_reduce(size, 4))
     assert found.seconds == pytest.approx(sum(found.parts.values()))
     assert found.parts["gather"] == 0.0 and found.bytes_per_step == size

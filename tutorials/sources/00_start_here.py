@@ -32,6 +32,7 @@ import torch.distributed as dist
 import spnb
 from spnb.teach import datasets, figures, scale
 from spnb.teach.checks import nb00 as check
+from spnb.teach.doctor import examine
 from spnb.teach.explore.digits import digit_explorer, rotate
 from spnb.teach.explore.failure_lab import failure_lab
 from spnb.teach.explore.panel import worker_panel
@@ -44,6 +45,20 @@ DRAWS = scale.pick(ci=32, laptop=64, node=256)
 
 print(f"scale: {scale.name()}, {EPOCHS} epochs, {DRAWS} draws of the weights to look at")
 print(provenance(SEED))
+
+# %% [markdown]
+# ## Is this machine fit?
+#
+# Before a journey one sees the doctor. It looks at versions, cores, memory, devices and disks,
+# starts two processes for a moment, has them add up some numbers, and checks that two processes
+# compute the same gradient as one. That takes some seconds.
+#
+# A line with ✓ needs no reading. A line with ! works, and an arrow below it says what would be
+# better. A line with ✗ has to be mended first. In a terminal the same is `python -m spnb.doctor`.
+
+# %%
+report = examine(ranks=2)
+report
 
 # %% [markdown]
 # ## The whole course in one picture

@@ -8,6 +8,7 @@
 | `cifar`, `unseen` | CIFAR-10, and images of something else |
 | `entsoe`, `ett` | electricity load of France; a transformer's temperature |
 | `air` | air temperature over North America |
+| `known` | the list of all files |
 | `stand_ins` | what a notebook takes where its data cannot be had |
 """
 
@@ -17,6 +18,7 @@ from spnb.teach.datasets.entsoe import Load, load
 from spnb.teach.datasets.ett import Table, etth1
 from spnb.teach.datasets.files import DataUnavailableError
 from spnb.teach.datasets.images import Images, digits
+from spnb.teach.datasets.known import known_files
 from spnb.teach.datasets.mauna_loa import Series, co2
 from spnb.teach.datasets.scaling import Scaling
 from spnb.teach.datasets.stand_ins import air_fields, load_record, photographs
@@ -37,6 +39,7 @@ __all__ = [
     "digits",
     "etth1",
     "hands",
+    "known_files",
     "load",
     "load_record",
     "photographs",

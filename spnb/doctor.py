@@ -1,0 +1,32 @@
+"""``python -m spnb.doctor``: is this machine fit, and if not, what is to be done?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Examine the machine and print what was found.
+
+    Args:
+        arguments: the words after ``python -m spnb.doctor``; None: those of this process.
+
+    Returns:
+        0 if nothing is in trouble, else 1.
+    """
+    from spnb.teach.doctor import examine
+
+    parser = argparse.ArgumentParser(prog="python -m spnb.doctor", description=__doc__)
+    parser.add_argument("--ranks", type=int, default=2, help="worker processes to try (2)")
+    parser.add_argument("--json", action="store_true", help="print it for a machine to read")
+    options = parser.parse_args(arguments)
+    if options.ranks < 1:
+        parser.error(f"--ranks {options.ranks} must be at least 1")
+    report = examine(options.ranks)
+    print(report.as_json() if options.json else report)
+    return 0 if report.healthy else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
