@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from spnb.parallel.layout import Layout
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command.
@@ -21,18 +23,25 @@ def main(arguments: list[str] | None = None) -> None:
     recipe.add_argument("name", help="which: images, augmentation, load, weather or regression")
     recipe.add_argument("--scale", help="ci, laptop or node (default: $SPNB_SCALE, else laptop)")
     recipe.add_argument("--ranks", type=int, default=1, help="worker processes to start")
-    recipe.add_argument("--sample", type=int, default=-1, help="ranks that share the samples")
-    recipe.add_argument("--data", type=int, default=1, help="ranks that share the batch")
     recipe.add_argument("--out", type=Path, default=Path("out"), help="folder to write to")
+    for command in (tour, recipe):
+        command.add_argument("--sample", type=int, default=-1, help="ranks that share the samples")
+        command.add_argument("--data", type=int, default=1, help="ranks that share the batch")
+        command.add_argument("--shard", type=int, default=1, help="ranks that share the parameters")
     page = commands.add_parser("page", help="show one explorable in the browser, without a Lab")
     page.add_argument("name", help="which: posterior or planner")
     page.add_argument("--port", type=int, default=8866, help="port to listen on, on loopback")
     page.add_argument("--no-browser", action="store_true", help="only say where it is")
     options = parser.parse_args(arguments)
     if options.command == "tour":
-        from spnb.teach.tour import run
+        from spnb.parallel.collectives import world
+        from spnb.teach import tour as the_tour
 
-        run(options.out, options.epochs)
+        if world()[1] == 1:
+            the_tour.run(options.out, options.epochs)
+        else:
+            layout = Layout(options.sample, options.data, options.shard)
+            the_tour.run_launched(options.out, layout, options.epochs)
         return
     if options.command == "page":
         from spnb.teach.pages import serve
@@ -42,7 +51,6 @@ def main(arguments: list[str] | None = None) -> None:
         except (ValueError, ModuleNotFoundError) as error:
             parser.exit(2, f"{error}\n")
         return
-    from spnb.parallel.layout import Layout
     from spnb.parallel.pool import WorkerDied
     from spnb.teach.datasets import DataUnavailableError
     from spnb.teach.recipes import execute
@@ -52,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
             options.name,
             options.scale,
             ranks=options.ranks,
-            layout=Layout(options.sample, options.data),
+            layout=Layout(options.sample, options.data, options.shard),
             folder=options.out,
         )
     except (ValueError, DataUnavailableError) as error:

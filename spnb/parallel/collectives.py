@@ -47,11 +47,12 @@ class Traffic:
 def world() -> tuple[int, int]:
     """This process' rank and the world size, (0, 1) for a process by itself.
 
-    Under ``python -m torch.distributed.run`` the default process group is made here, if the
-    program has not done so itself.
+    Under ``python -m torch.distributed.run``, or ``srun``, the default process group is made here,
+    if the program has not done so itself.
     """
     if not dist.is_available():
         return 0, 1
+    launch.adopt_slurm()
     if not dist.is_initialized():
         if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "MASTER_ADDR" not in os.environ:
             return 0, 1
@@ -71,6 +72,7 @@ def _leave() -> None:
 
 def is_rank() -> bool:
     """Whether a launcher, or a pool, has made this process one of its ranks."""
+    launch.adopt_slurm()
     return "LOCAL_RANK" in os.environ
 
 

@@ -63,6 +63,8 @@ def choose(local_rank: int, local_world_size: int) -> tuple[torch.device, str]:
     if wanted not in ("", "cpu", "cuda"):
         raise ValueError(f"{DEVICE_VARIABLE}={wanted!r} is not a device: use 'cpu' or 'cuda'.")
     gpus = 0 if wanted == "cpu" else visible_gpus()
+    if gpus == 1 < local_world_size <= int(os.environ.get("SLURM_GPUS_ON_NODE", "0")):
+        return torch.device("cuda", 0), "nccl"  # Slurm shows each task its own GPU alone
     if gpus >= local_world_size:
         return torch.device("cuda", local_rank), "nccl"
     few = f"{local_world_size} ranks need {local_world_size} GPUs, but {gpus} can be seen"

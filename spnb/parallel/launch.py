@@ -1,6 +1,9 @@
-"""How the ranks that a launcher has started find each other: ``python -m torch.distributed.run``.
+"""How the ranks that a launcher has started find each other, on one node or on many.
 
-The launcher hosts a store, and since torch 2.5 the same one for every attempt: when all ranks are
+Slurm's ``srun`` tells each task its number and the names of the nodes, under names of its own
+(`adopt_slurm`). ``python -m torch.distributed.run`` speaks torch's language, but hides a trap.
+
+It hosts a store, and since torch 2.5 the same one for every attempt: when all ranks are
 started again after a failure, a rank may read the address that a dead one left there, and wait for
 it for ever (PyTorch's issue 135712; seen in about one restart of ten). So the ranks first agree on
 a name that no earlier attempt can have used, by a greeting of three words, and keep all else under
@@ -10,14 +13,68 @@ it. The launcher's own count of its attempts would not do: on each node it count
 from __future__ import annotations
 
 import os
+import re
 import secrets
+import socket
+import subprocess
 import time
 from datetime import timedelta
 
 import torch.distributed as dist
 
+PORTS = range(12_000, 32_000)
+"""Where the ranks of a job of Slurm meet: below the ports that a system gives away by itself."""
+
 PAUSE = 0.005
 """Seconds between two looks into the store."""
+
+
+def adopt_slurm() -> None:
+    """Say in torch's words what Slurm has told this process, if it is a task of ``srun``.
+
+    A batch script itself is none, nor is a notebook that runs alone in its job.
+    """
+    told = os.environ
+    if "RANK" in told or "SLURM_STEP_ID" not in told:
+        return
+    world_size = int(told.get("SLURM_STEP_NUM_TASKS", "1"))
+    if world_size == 1:
+        return
+    node, tasks = int(told["SLURM_NODEID"]), _tasks(told["SLURM_STEP_TASKS_PER_NODE"])
+    job = int(told["SLURM_JOB_ID"]) * 31 + int(told["SLURM_STEP_ID"])
+    told["RANK"], told["WORLD_SIZE"] = told["SLURM_PROCID"], str(world_size)
+    told["LOCAL_RANK"], told["LOCAL_WORLD_SIZE"] = told["SLURM_LOCALID"], str(tasks[node])
+    told.setdefault("MASTER_ADDR", _address(_first(told["SLURM_STEP_NODELIST"])))
+    told.setdefault("MASTER_PORT", str(PORTS.start + job % len(PORTS)))
+
+
+def _tasks(words: str) -> list[int]:
+    """Slurm's short form of the tasks on each node, such as ``2(x3),1``: 2, 2, 2, 1."""
+    found = []
+    for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", words):
+        found += [int(count)] * int(times or 1)
+    return found
+
+
+def _first(nodes: str) -> str:
+    """The first of the nodes that Slurm's short form names, such as ``gpu[007-009,12],login``."""
+    before, bracket, rest = re.match(r"([^\[,]*)(\[?)(.*)", nodes).groups()  # type: ignore[union-attr]
+    if not bracket:
+        return before
+    numbers, _, after = rest.partition("]")
+    return before + re.split("[-,]", numbers)[0] + after.partition(",")[0]
+
+
+def _address(node: str) -> str:
+    """Where a node of Slurm can be reached: its name, or what Slurm knows if nobody else does."""
+    try:
+        socket.getaddrinfo(node, None)
+        return node
+    except OSError:
+        asked = ["scontrol", "show", "node", node]
+        said = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
+        found = re.search(r"NodeAddr=(\S+)", said)
+        return found[1] if found else node
 
 
 def join(backend: str, timeout: timedelta = timedelta(minutes=10)) -> None:

@@ -1,10 +1,12 @@
 """The tour: one Bayesian network, trained four ways that must agree, in about a minute.
 
     python -m spnb tour
+    srun python -m spnb tour --sample -1      # or python -m torch.distributed.run -m spnb tour
 
 Digits, S = 8 weight samples, on one process, with the samples shared by two (sampling
 parallelism), with the rows shared by two (data parallelism, DDP) and with both shared by four
-(hybrid). Prints a table, writes a figure and the numbers behind it.
+(hybrid). Prints a table, writes a figure and the numbers behind it. On the ranks of a launcher it
+trains serially and in the one layout that they make.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from spnb.maths.objectives import ELBO
 from spnb.maths.posteriors import MeanField
 from spnb.maths.priors import fan_in
 from spnb.parallel import devices
+from spnb.parallel.collectives import world
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
 from spnb.run.predict import predict, score
@@ -101,18 +104,13 @@ def run(folder: Path, epochs: int = 20) -> list[Row]:
         One row a layout.
     """
     images = datasets.digits()
-    posterior = MeanField(BayesianModel(network(), prior=fan_in(gain=3.0)))
     print(f"{passport.passport()}\n\nData: {images!r}. {images.sentence}\n")
     rows: list[Row] = []
     reference: Fitted | None = None
     for name, layout in LAYOUTS.items():
         # One thread a process, the single one too, so that only the layout differs.
         with WorkerPool(layout.size, threads=1) as pool:
-            fitted = pool.run(
-                fit, posterior, images.train, objective=ELBO(temperature=TEMPERATURE),
-                layout=layout, epochs=epochs, **SETTINGS,
-            )[0]  # fmt: skip
-            scores = pool.run(score, fitted.posterior, images.test, layout=layout)[0]
+            fitted, scores = pool.run(train, layout, epochs)[0]
         reference = reference or fitted
         rows.append(_row(name, layout, epochs, fitted, scores, reference))
     assert reference is not None
@@ -120,17 +118,62 @@ def run(folder: Path, epochs: int = 20) -> list[Row]:
     draws = predict(reference.posterior, images.test_x)
     assert draws is not None
     figure = draw(rows, draws.softmax(-1), images.test_y)
-    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder, rows)
     (folder / "tour.png").write_bytes(figures.png(figure))
+    print(f"\nWrote {folder / 'tour.png'} and {folder / 'tour.json'}.")
+    print("Next: make lab")
+    return rows
+
+
+def run_launched(folder: Path, layout: Layout, epochs: int = 20) -> list[Row]:
+    """The same on the ranks of a launcher, of one node or of many: serial, and one layout.
+
+    Args:
+        folder: where rank 0 writes ``tour.json``.
+        layout: how the ranks share the work.
+        epochs: passes over the training data.
+
+    Returns:
+        Two rows, on every rank.
+    """
+    rank, size = world()
+    reference, expected = train(None, epochs)
+    fitted, scores = train(layout, epochs)
+    whole = layout.resolve(size)
+    rows = [
+        _row("serial", Layout(), epochs, reference, expected, reference),
+        _row(f"{size} ranks", whole, epochs, fitted, scores, reference),
+    ]
+    if rank == 0:
+        print(table(rows))
+        _write(folder, rows)
+    return rows
+
+
+def train(layout: Layout | None, epochs: int) -> tuple[Fitted, dict[str, float]]:
+    """Train in one layout, on every rank of it: the posterior, and its scores on the test images.
+
+    Args:
+        layout: None: this process alone.
+        epochs: passes over the training data.
+    """
+    images = datasets.digits()
+    posterior = MeanField(BayesianModel(network(), prior=fan_in(gain=3.0)))
+    objective = ELBO(temperature=TEMPERATURE)
+    fitted = fit(
+        posterior, images.train, objective=objective, layout=layout, epochs=epochs, **SETTINGS
+    )
+    return fitted, score(fitted.posterior, images.test, layout=layout)
+
+
+def _write(folder: Path, rows: list[Row]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     record = {
         "provenance": passport.provenance(SEED),
         "settings": SETTINGS | {"temperature": TEMPERATURE},
         "rows": [asdict(row) for row in rows],
     }
     (folder / "tour.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\nWrote {folder / 'tour.png'} and {folder / 'tour.json'}.")
-    print("Next: make lab")
-    return rows
 
 
 def _row(
