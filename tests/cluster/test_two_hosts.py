@@ -84,7 +84,10 @@ class Hosts:
 def hosts() -> Iterator[Hosts]:
     pair = Hosts(f"spnb{os.getpid()}")
     try:
-        pair.connect()
+        try:
+            pair.connect()
+        except subprocess.CalledProcessError as error:  # a container may forbid it
+            pytest.skip(f"no network namespaces here: {error.stderr.decode().strip()}")
         yield pair
     finally:
         pair.remove()
