@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import spnb
 from benchmarks import __main__ as command
-from benchmarks import ddp, figures, goals, one_gpu, ours, record, report, update
+from benchmarks import at_scale, ddp, figures, goals, one_gpu, ours, record, report, update
 from benchmarks.measure import Timing, compare, peak_memory, peak_of_tensors
 from benchmarks.workloads import LEARNING_RATE, SEED, Workload
 from spnb.maths.networks import mlp
@@ -293,3 +293,10 @@ def test_without_a_gpu_there_is_nothing_to_measure(
     assert one_gpu.main(["--out", str(tmp_path / "gpu.json")]) == 1
     assert "There is no GPU" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
+
+
+def test_the_page_on_scale_holds_what_the_model_says() -> None:
+    page = (Path(__file__).parents[2] / "docs/scale.md").read_text()
+    first, second, _ = at_scale.jobs()
+    for job in (first, second):
+        assert at_scale.table(job, spnb.machines.H100) in page
