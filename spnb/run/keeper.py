@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ class Keeper:
         about = comm.tell(found and found[1], 0)
         if about is None:
             return
-        state.restore(self.loop, self.history, self._share(found and found[0]), about)
+        state.restore(self.loop, self.history, _Shared(self.loop, found and found[0]), about)
         self._joined = self.loop.done
         if name := self.plan and self.plan.best:
             known = [record.scores[name] for record in self.history.epochs if name in record.scores]
@@ -165,21 +166,6 @@ class Keeper:
         steady = here["schedule"] == "constant" and not 0 < here["warmup_steps"] < 1
         return no_total and steady and here["epochs"] > there.get("epochs", here["epochs"])
 
-    def _share(self, tensors: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        """Rank 0's tensors, on every rank, where the posterior is."""
-        comm = self.loop.work.communicator
-        own = tensors or {}  # of rank 0
-        forms = comm.tell({name: (t.dtype, t.shape) for name, t in own.items()}, 0)
-        place = next(self.loop.work.posterior.parameters()).device
-        shared = {}
-        for name, (dtype, shape) in forms.items():
-            if tensors is None:
-                shared[name] = torch.empty(shape, dtype=dtype, device=place)
-            else:
-                shared[name] = tensors[name].to(place)
-            comm.copy_from_first(shared[name])
-        return shared
-
     def _is_best(self) -> bool:
         name = self.plan.best if self.plan else None
         if name is None:
@@ -195,6 +181,34 @@ class Keeper:
     def _better_of(self, values: list[float]) -> float:
         assert self.plan is not None
         return max(values) if self.plan.best in checkpoint.LARGER_IS_BETTER else min(values)
+
+
+class _Shared(Mapping[str, Tensor]):
+    """Rank 0's tensors, sent to every rank when they are looked up: by all, in the same order."""
+
+    def __init__(self, loop: Loop, tensors: dict[str, Tensor] | None) -> None:
+        self._comm = loop.work.communicator
+        self._place = next(loop.work.posterior.parameters()).device
+        self._own = tensors or {}  # of rank 0
+        forms = {name: (t.dtype, t.shape) for name, t in self._own.items()}
+        self._forms = self._comm.tell(forms, 0)
+
+    def __getitem__(self, name: str) -> Tensor:
+        dtype, shape = self._forms[name]
+        tensor = torch.empty(shape, dtype=dtype, device=self._place)
+        if name in self._own:
+            tensor.copy_(self._own[name])
+        self._comm.copy_from_first(tensor)
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._forms
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._forms)
+
+    def __len__(self) -> int:
+        return len(self._forms)
 
 
 def _decisive(loop: Loop, data: tuple[Tensor, Tensor], settings: dict[str, Any]) -> dict[str, Any]:

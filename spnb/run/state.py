@@ -8,6 +8,7 @@ the parameter is.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -25,28 +26,34 @@ _STEP = tuple(StepRecord.__dataclass_fields__)
 def capture(loop: Loop, history: History) -> tuple[dict[str, Tensor], dict[str, str]]:
     """What has to be written down after a step. All ranks call it together.
 
+    One tensor after the other is put together, so that a device never holds more than one whole.
+
     Args:
         loop: the run.
         history: its record, the same on all ranks.
 
     Returns:
-        Tensors and words, the same on all ranks.
+        On rank 0 tensors, on the CPU, and words; on the others no tensors.
 
     Raises:
         TypeError: the optimiser or the schedule holds something that cannot be written down.
     """
     posterior, parts = loop.work.posterior, loop.work.parts
-    tensors = {
-        f"posterior/{name}": parts.join(name, tensor)
-        for name, tensor in posterior.state_dict().items()
-    }
+    tensors: dict[str, Tensor] = {}
+
+    def put(place: str, whole: Tensor) -> None:
+        if loop.work.communicator.rank == 0:
+            tensors[place] = whole.detach().to("cpu", copy=True)
+
+    for name, tensor in posterior.state_dict().items():
+        put(f"posterior/{name}", parts.join(name, tensor))
     words: dict[str, dict[str, Any]] = {}
     for name, parameter, state in _optimizer_states(posterior, loop.optimizer):
         for key, value in state.items():
             if not isinstance(value, Tensor):
                 words.setdefault(name, {})[key] = value
             elif value.shape == parameter.shape:
-                tensors[f"optimizer/{name}/{key}"] = parts.join(name, value)
+                put(f"optimizer/{name}/{key}", parts.join(name, value))
             elif value.dim() and parts.cuts:
                 raise TypeError(
                     f"{type(loop.optimizer).__name__} keeps '{key}' of shape {tuple(value.shape)} "
@@ -54,9 +61,9 @@ def capture(loop: Loop, history: History) -> tuple[dict[str, Tensor], dict[str, 
                     "Adam, or a layout in which each rank holds all of the posterior."
                 )
             else:
-                tensors[f"optimizer/{name}/{key}"] = value
+                put(f"optimizer/{name}/{key}", value)
     rows = [[float(getattr(record, name)) for name in _STEP] for record in history.steps]
-    tensors["history"] = torch.tensor(rows, dtype=torch.float64).view(-1, len(_STEP))
+    put("history", torch.tensor(rows, dtype=torch.float64).view(-1, len(_STEP)))
     groups = [_without_parameters(group) for group in loop.optimizer.param_groups]
     schedule = None if loop.schedule is None else loop.schedule.state_dict()
     try:
@@ -74,14 +81,15 @@ def capture(loop: Loop, history: History) -> tuple[dict[str, Tensor], dict[str, 
 
 
 def restore(
-    loop: Loop, history: History, tensors: dict[str, Tensor], about: dict[str, str]
+    loop: Loop, history: History, tensors: Mapping[str, Tensor], about: dict[str, str]
 ) -> None:
-    """Put a run where another one was.
+    """Put a run where another one was. All ranks call it together.
 
     Args:
         loop: a run that has not begun.
         history: its empty record.
-        tensors: what `capture` returned; on the device of the posterior.
+        tensors: what `capture` returned on rank 0. Each is looked up once, in the same order on
+            all ranks.
         about: likewise.
 
     Raises:
@@ -93,14 +101,15 @@ def restore(
         groups, words, step = saved["groups"], saved["states"], int(json.loads(about["step"]))
         epochs = [EpochRecord(**record) for record in json.loads(about["epochs"])]
         steps = [StepRecord(int(row[0]), *row[1:]) for row in tensors["history"].tolist()]
-        names = {name: tensors[f"posterior/{name}"] for name in posterior.state_dict()}
         if loop.schedule is not None:
             loop.schedule.load_state_dict(schedule)
+        if missing := [n for n in posterior.state_dict() if f"posterior/{n}" not in tensors]:
+            raise KeyError(missing[0])
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"The checkpoint says nothing that makes sense here: {error!r}.") from None
     with torch.no_grad():
         for name, own in posterior.state_dict(keep_vars=True).items():
-            own.copy_(_fitting(parts.cut(name, names[name]), own, name))
+            own.copy_(_fitting(parts.cut(name, tensors[f"posterior/{name}"]), own, name))
     _restore_optimizer(loop, groups, words, tensors)
     loop.done, history.epochs[:], history.steps[:] = step, epochs, steps
 
@@ -109,18 +118,20 @@ def _restore_optimizer(
     loop: Loop,
     groups: list[dict[str, Any]],
     words: dict[str, dict[str, Any]],
-    tensors: dict[str, Tensor],
+    tensors: Mapping[str, Tensor],
 ) -> None:
     posterior, parts = loop.work.posterior, loop.work.parts
     state: dict[int, dict[str, Any]] = {}
     for index, (name, parameter, _) in enumerate(_optimizer_states(posterior, loop.optimizer)):
         found = dict(words.get(name, {}))
         start = f"optimizer/{name}/"
-        for full, tensor in tensors.items():
+        for full in tensors:
             if full.startswith(start):
-                key, shaped = full.removeprefix(start), tensor.dim() and parts.cuts
-                own = _fitting(parts.cut(name, tensor), parameter, key) if shaped else tensor
-                found[key] = own
+                key, tensor = full.removeprefix(start), tensors[full]
+                shaped = tensor.dim() and parts.cuts
+                found[key] = (
+                    _fitting(parts.cut(name, tensor), parameter, key).clone() if shaped else tensor
+                )
         if found:
             state[index] = found
     present = loop.optimizer.state_dict()["param_groups"]
