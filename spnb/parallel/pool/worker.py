@@ -185,42 +185,48 @@ class Worker:
 
     def _listen(self) -> None:
         """Obey the notebook, in a thread of its own."""
-        main_thread = threading.main_thread().ident or 0
         while received := self.channel.receive():
-            (kind, number, *rest), descriptors = received
-            if kind == "run":
-                self._calls.put((number, rest[0], descriptors))
-            elif kind == "end":
-                self._calls.put(None)
-            elif kind == "interrupt":
-                self._cancelled = number
-                with self._turn:
-                    if self._current == number:
-                        signal.pthread_kill(main_thread, signal.SIGINT)
-            elif kind == "wake":
-                with self._turn:
-                    if self._current == number:
-                        wake.shut_connections(*rest)
-            elif kind == "wake from store":
-                self._wake_from_store(number)
-            elif kind == "where":
-                frame = sys._current_frames().get(main_thread)
-                self.channel.send("where", number, _user_stack(frame))
+            try:
+                self._obey(*received)
+            except Exception:  # whatever it is: a worker that hears nothing cannot be interrupted
+                traceback.print_exc()
         # The notebook is gone. Children of this process are in its session: take them along.
         os.killpg(0, signal.SIGKILL)
 
+    def _obey(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
+        """Do what one message says."""
+        main_thread = threading.main_thread().ident or 0
+        kind, number, *rest = message
+        if kind == "run":
+            self._calls.put((number, rest[0], descriptors))
+        elif kind == "end":
+            self._calls.put(None)
+        elif kind == "interrupt":
+            self._cancelled = number
+            with self._turn:
+                if self._current == number:
+                    signal.pthread_kill(main_thread, signal.SIGINT)
+        elif kind == "wake":
+            with self._turn:
+                if self._current == number:
+                    wake.shut_connections(*rest)
+        elif kind == "wake from store":
+            self._wake_from_store(number)
+        elif kind == "where":
+            frame = sys._current_frames().get(main_thread)
+            self.channel.send("where", number, _user_stack(frame))
+
     def _wake_from_store(self, number: int, again: int = 3) -> None:
         """Free a call that waits in the pool's store; where that failed, again a little later."""
-        with self._turn:
-            if self._current != number:
-                return
-            # It is loaded: the main thread has connected by it.
-            sys.modules["spnb.parallel.pool.rendezvous"].forget_store()
-            wake.shut_connections([os.getppid()])
-        if again:
+        if again and self._current == number:
             later = threading.Timer(STORE_AGAIN, self._wake_from_store, (number, again - 1))
             later.daemon = True
             later.start()
+        with self._turn:
+            if self._current == number:
+                # It is loaded: the main thread has connected by it.
+                sys.modules["spnb.parallel.pool.rendezvous"].forget_store()
+                wake.shut_connections([os.getppid()])
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt the call that is cancelled, once; an idle worker is not interrupted at all."""

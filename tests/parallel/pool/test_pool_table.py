@@ -225,6 +225,25 @@ pool.run(waiting)
     assert kernel.value("[r.pid for r in pool.status()]") == pids
 
 
+def test_a_worker_listens_on_after_a_failed_wake(kernel: Kernel) -> None:
+    pids = kernel.value("[r.pid for r in pool.status()]")
+    unlucky = """
+def unlucky():
+    from spnb.parallel.pool import wake
+    shut = wake.shut_connections
+    def broken(listeners):
+        wake.shut_connections = shut
+        raise ValueError("a line of /proc that nobody expected")
+    wake.shut_connections = broken
+    dist.barrier()
+    print("go")
+    dist.distributed_c10d._get_default_store().get("x")
+pool.run(unlucky)
+"""
+    within(2.5, interrupted(kernel, unlucky), "interrupt after a failed wake")
+    assert kernel.value("[r.pid for r in pool.status()]") == pids
+
+
 def test_what_cannot_be_interrupted_is_killed_4_s(kernel: Kernel) -> None:
     stubborn = """
 def stubborn():
