@@ -18,7 +18,7 @@ FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | 
 STAMP := $(VENV)/spnb-$(FINGERPRINT).stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks gallery bench bench-quick peers lint lock clean setup
+.PHONY: help tour test lab notebooks gallery bench bench-quick peers hub lint lock clean setup
 
 help:  ## list these commands
 	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
@@ -50,6 +50,15 @@ $(PEERS)/.stamp: benchmarks/peers/requirements.txt | $(STAMP)
 	@touch $@
 
 peers: $(PEERS)/.stamp  ## install the libraries that the measurements compare with
+
+# A hub and its proxy, for its tests and to look at; a real one has an environment of its own.
+HUB := build/hub
+$(HUB)/.stamp: deploy/jupyterhub/requirements.txt | $(STAMP)
+	$(BIN)/python -m pip install --quiet -r $<
+	npm install --silent --no-audit --no-fund --prefix $(HUB) configurable-http-proxy@5
+	@touch $@
+
+hub: $(HUB)/.stamp  ## install JupyterHub, batchspawner and the proxy, for the tests of the hub
 
 bench: $(STAMP) $(PEERS)/.stamp  ## all measurements, at most 20 minutes, into out/bench
 	$(BIN)/python -m benchmarks

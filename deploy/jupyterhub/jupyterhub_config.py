@@ -51,7 +51,17 @@ c.CourseSpawner.extra_lines = [
 venv = Path(os.environ.get("SPNB_VENV", here.parents[1] / ".venv"))
 c.Spawner.cmd = [str(venv / "bin" / "jupyterhub-singleuser")]
 c.CourseSpawner.batchspawner_singleuser_cmd = str(venv / "bin" / "batchspawner-singleuser")
+# The course lies in one place that readers cannot write to. Each works on a copy of the notebooks,
+# made when a server starts, and never overwritten.
+course = Path(os.environ.get("SPNB_COURSE", here.parents[1]))
+c.CourseSpawner.home = os.environ.get("SPNB_READER_HOME", "")  # as /scratch/{username}
+c.CourseSpawner.req_prologue = (
+    f'mkdir -p "$HOME/spnb" && cp -R --no-clobber "{course}/tutorials" "$HOME/spnb/"\n'
+    'cd "$HOME/spnb"'
+)
 c.Spawner.default_url = "/lab/tree/tutorials/00_start_here.ipynb"
+# Of the hub's own environment a job sees these alone.
+c.Spawner.env_keep = ["PATH", "LANG", "LC_ALL", "SLURM_CONF", "GLOO_SOCKET_IFNAME"]
 c.Spawner.environment = {"SPNB_DATA": os.environ.get("SPNB_DATA", "")}
 c.Spawner.start_timeout = int(os.environ.get("SPNB_START_TIMEOUT", "600"))
 c.Spawner.http_timeout = 120

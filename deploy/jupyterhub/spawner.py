@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 from typing import Any
 
-from batchspawner import SlurmSpawner
+from batchspawner.batchspawner import MultiSlurmSpawner
 from options import checked, form
 from tornado.web import HTTPError
-from traitlets import Dict, List, Unicode
+from traitlets import Dict, List, Unicode, default
 
 USERNAME = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 """Names of accounts that may stand in a command."""
 
 
-class CourseSpawner(SlurmSpawner):
+class CourseSpawner(MultiSlurmSpawner):
     """Starts a reader's server as a job of Slurm, with what was chosen in the form."""
 
     choices = Dict(
@@ -30,6 +31,10 @@ class CourseSpawner(SlurmSpawner):
         config=True
     )
 
+    home = Unicode(
+        "", help="Folder of a reader, with {username}; empty: the home of the account."
+    ).tag(config=True)
+
     # No sudo: the hub's own process changes to the reader's account, and can to no other.
     exec_prefix = Unicode("runuser --user {username} --").tag(config=True)
 
@@ -39,7 +44,7 @@ class CourseSpawner(SlurmSpawner):
     batch_script = Unicode(
         """#!/bin/bash
 #SBATCH --job-name=spnb-notebook
-#SBATCH --output={{homedir}}/.spnb-notebook-%j.log
+#SBATCH --output={{log}}
 #SBATCH --chdir={{homedir}}
 #SBATCH --export={{keepvars}}
 #SBATCH --time={{hours}}:00:00
@@ -51,11 +56,15 @@ class CourseSpawner(SlurmSpawner):
 {% endfor %}
 set -euo pipefail
 trap 'echo "the time is over"' TERM
-export SPNB_SCALE={{scale}}
+export HOME={{homedir}} SPNB_SCALE={{scale}}
 {{prologue}}
 {{cmd}}
 """
     ).tag(config=True)
+
+    @default("req_homedir")
+    def _reader_home(self) -> str:
+        return self.home.format(username=self.user.name) or pwd.getpwnam(self.user.name).pw_dir
 
     def options_form(self, spawner: Any = None) -> str:
         """The form."""
@@ -81,4 +90,6 @@ export SPNB_SCALE={{scale}}
 
     def get_req_subvars(self) -> dict[str, Any]:
         """What the batch script is filled with."""
-        return super().get_req_subvars() | {"lines": list(self.extra_lines)}
+        found = super().get_req_subvars()
+        log = f"{found['homedir']}/.spnb-notebook-%j.log"
+        return found | {"lines": list(self.extra_lines), "log": log}
