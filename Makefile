@@ -52,10 +52,13 @@ $(PEERS)/.stamp: benchmarks/peers/requirements.txt | $(STAMP)
 peers: $(PEERS)/.stamp  ## install the libraries that the measurements compare with
 
 # A hub and its proxy, for its tests and to look at; a real one has an environment of its own.
+# npm trusts its own list of authorities alone; the machine's may have one more, of a proxy.
+SYSTEM_CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
 HUB := build/hub
 $(HUB)/.stamp: deploy/jupyterhub/requirements.txt | $(STAMP)
 	$(BIN)/python -m pip install --quiet -r $<
-	npm install --silent --no-audit --no-fund --prefix $(HUB) configurable-http-proxy@5
+	NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-$(SYSTEM_CERTIFICATES)} npm install --no-audit \
+	  --no-fund --fetch-retries=1 --fetch-timeout=60000 --prefix $(HUB) configurable-http-proxy@5
 	@touch $@
 
 hub: $(HUB)/.stamp  ## install JupyterHub, batchspawner and the proxy, for the tests of the hub
