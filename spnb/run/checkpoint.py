@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,6 +87,22 @@ class Checkpoints:
             return True
         return ends_epoch if self.every is None else step % self.every == 0
 
+    def prepare(self) -> None:
+        """Make the folder, and see that it can be written to, before hours of work depend on it.
+
+        Raises:
+            OSError: it cannot.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise OSError(
+                f"'{self.path}' cannot hold checkpoints: {error.strerror}. Give another folder."
+            ) from error
+        files.tidy(self.path)
+
     def write(
         self, step: int, tensors: dict[str, Tensor], about: dict[str, str], is_best: bool
     ) -> None:
@@ -96,7 +113,6 @@ class Checkpoints:
         """
         about = {"format": FORMAT, "version": VERSION, **about}
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
             files.write(self.file(step), tensors, about)
             if is_best:
                 files.write(self.path / BEST, tensors, about)

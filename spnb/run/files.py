@@ -75,7 +75,8 @@ def read(path: Path, kind: str, version: str) -> tuple[dict[str, Tensor], dict[s
         DamagedFile: it is damaged, or holds something else.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"There is no file '{path}'.")
+        hint = " It is a folder: give the file in it." if path.is_dir() else ""
+        raise FileNotFoundError(f"There is no file '{path}'.{hint}")
     try:
         with safe_open(path, "pt") as file:
             about = dict(file.metadata() or {})

@@ -50,22 +50,30 @@ class Keeper:
         self._best: float | None = None
         self._about: dict[str, str] = {}
 
-    def resume(self, wanted: Resume, data: tuple[Tensor, Tensor], **settings: Any) -> None:
+    def resume(
+        self, wanted: Resume, data: tuple[Tensor, Tensor], *, scored: bool, **settings: Any
+    ) -> None:
         """Go on where a checkpoint was written; all ranks call it together.
 
         Args:
             wanted: True: the last whole one in the folder, or from the start if there is none;
                 a path: that one; False: from the start.
             data: what is learned from.
+            scored: whether there are validation data.
             **settings: what else decides about the path of the run, besides its `Work`.
 
         Raises:
-            FileNotFoundError: there is no such file.
+            TypeError: `wanted` is neither.
+            OSError: there is no such file, or the folder cannot be written to.
             ValueError: it is damaged or of another run, there are no checkpoints to go on from, or
                 there are some and nothing was said of them.
         """
+        if not isinstance(wanted, bool | str | os.PathLike):
+            raise TypeError(f"resume={wanted!r} must be True, False or the path of a checkpoint.")
         if self.plan is None and wanted is False:
             return
+        if self.plan and self.plan.best and not scored:
+            raise ValueError(f"best='{self.plan.best}' needs validation data to be judged on.")
         self._about = saved.describe(self.loop.work.posterior)
         self._about["settings"] = json.dumps(_decisive(self.loop, data, settings))
         comm = self.loop.work.communicator
@@ -73,6 +81,8 @@ class Keeper:
         trouble: Exception | None = None
         if comm.rank == 0:  # the only one that needs to see the folder
             try:
+                if self.plan:
+                    self.plan.prepare()
                 found = self._find(wanted)
             except (OSError, ValueError) as error:
                 trouble = error
@@ -122,7 +132,6 @@ class Keeper:
                 "of a checkpoint."
             )
         else:
-            files.tidy(plan.path)
             last = plan.load_last()
             if last is None:
                 return None

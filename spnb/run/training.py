@@ -143,6 +143,7 @@ def fit(
     keeper.resume(
         resume,
         (x, y),
+        scored=held_out is not None,
         batch_size=batch_size,
         epochs=epochs,
         learning_rate=learning_rate,

@@ -74,7 +74,7 @@ class Report:
         """One sentence."""
         count = {v: sum(f.verdict == v for f in self.findings) for v in MARKS}
         if not self.healthy:
-            return f"{count[BAD]} of {len(self.findings)} findings are trouble: see the advice."
+            return f"Trouble in {count[BAD]} of {len(self.findings)} findings: see the advice."
         hints = f", {count[HINT]} with a hint" if count[HINT] else ""
         return f"All well: {len(self.findings)} findings{hints}, in {self.seconds:.0f} s."
 

@@ -194,6 +194,15 @@ def test_other_data_and_another_net_are_refused(tmp_path: Path) -> None:
         spnb.fit(start, (x, y), resume=True)
     with pytest.raises(TypeError, match="checkpoints is a int; give spnb.Checkpoints"):
         spnb.fit(start, (x, y), checkpoints=3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="resume=3 must be True, False or the path"):
+        spnb.fit(start, (x, y), resume=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="best='nll' needs validation data"):
+        spnb.fit(start, (x, y), checkpoints=spnb.Checkpoints(tmp_path / "b", best="nll"))
+    with pytest.raises(FileNotFoundError, match="It is a folder: give the file in it"):
+        spnb.fit(start, (x, y), resume=tmp_path)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(OSError, match="taken' cannot hold checkpoints: File exists. Give another"):
+        spnb.fit(start, (x, y), checkpoints=tmp_path / "taken")
     with pytest.raises(ValueError, match="keep=0 must be at least 1"):
         spnb.Checkpoints(tmp_path, keep=0)
 
@@ -254,6 +263,7 @@ def test_a_forged_checkpoint_that_fits_its_digest_says_no_nonsense(tmp_path: Pat
     run(tmp_path, None, 7)
     plan = spnb.Checkpoints(tmp_path)
     tensors, about = checkpoint.load(plan.file(6))
+    (tmp_path / "new").mkdir()
     for change in ({"optimizer": "[]"}, {"schedule": "3"}, {"step": '"x"'}, {"epochs": "[1]"}):
         spnb.Checkpoints(tmp_path / "new").write(6, dict(tensors), about | change, False)
         with pytest.raises(ValueError, match="says nothing that makes sense here"):
