@@ -1,0 +1,105 @@
+"""The failure lab of a training run, on a real pool: nothing is lost but what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import spnb
+from spnb.maths.networks import mlp
+from spnb.teach import datasets
+from spnb.teach.accident import KINDS, PRESSED, live_through
+from spnb.teach.explore.accidents import accident_lab
+
+SETTINGS = {
+    "layout": spnb.Layout(sample=2),
+    "num_samples": 8,
+    "batch_size": 32,
+    "epochs": 5,
+    "learning_rate": 0.01,
+}
+STEPS = 40
+WORDS = {
+    "killed": "rank 1 was killed (SIGKILL)",
+    "hangs": "rank 1 hung, in File",
+    "NaN": "FloatingPointError: Step 17, rank 1",
+    "no memory": "RuntimeError: ",
+    PRESSED: "KeyboardInterrupt: all ranks were stopped",
+}
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[spnb.WorkerPool]:
+    with spnb.WorkerPool(2, threads=1, restarts=2, patience=3.0, silence=None) as pool:
+        yield pool
+
+
+def posterior() -> spnb.MeanField:
+    torch.manual_seed(0)
+    net = mlp([64, 32, 10], torch.nn.Tanh)
+    return spnb.MeanField(spnb.BayesianModel(net, spnb.priors.fan_in(), "categorical"))
+
+
+def data() -> tuple[torch.Tensor, torch.Tensor]:
+    images = datasets.digits()
+    return images.train_x[:256], images.train_y[:256]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_accident_is_told_and_not_a_bit_differs(pool: spnb.WorkerPool, kind: str) -> None:
+    whole = live_through(pool, posterior(), data(), every=STEPS, **SETTINGS)
+    assert [step for _, step in whole.attempts[0]] == list(range(STEPS))
+    assert whole.happened_at is None and whole.twice == 0
+    story = live_through(pool, posterior(), data(), every=5, kind=kind, rank=1, step=17, **SETTINGS)
+    assert story.words.startswith(WORDS[kind])
+    assert story.by_itself == (kind in ("killed", "hangs"))
+    assert story.same_as(whole)
+    before, after = story.attempts
+    assert story.happened_at is not None
+    assert before[0][0] < story.happened_at < story.noticed_at < after[0][0] < story.ended_at
+    assert after[0][1] % 5 == 0 and after[-1][1] == STEPS - 1
+    if kind != PRESSED:  # the ranks may take further steps until the button is noticed
+        assert after[0][1] == 15 and story.twice == 2
+    assert 0 <= story.twice < 5
+    assert story.noticed_at - story.happened_at < (6 if kind == "hangs" else 2)
+
+
+def test_posteriors_that_differ_are_told_apart(pool: spnb.WorkerPool) -> None:
+    runs = [
+        live_through(pool, posterior(), data(), every=STEPS, **SETTINGS, seed=s) for s in (0, 1)
+    ]
+    assert not runs[0].same_as(runs[1])
+
+
+def test_a_step_that_never_comes_is_refused(pool: spnb.WorkerPool) -> None:
+    with pytest.raises(RuntimeError, match="of 40 steps has no step 40"):
+        live_through(pool, posterior(), data(), every=5, kind="killed", step=40, **SETTINGS)
+    with pytest.raises(ValueError, match="batch_size"):
+        live_through(
+            pool, posterior(), data(), every=5, kind="killed", **SETTINGS | {"batch_size": 0}
+        )
+
+
+def test_the_lab_begins_with_an_accident_and_has_others_when_told(pool: spnb.WorkerPool) -> None:
+    lab = accident_lab(pool, posterior(), data(), **SETTINGS)
+    assert "Rank 1 is killed by the system" in lab.summary and "at step 24 of 40" in lab.summary
+    assert "steps computed twice: 0" in lab.summary and "Not a bit" in lab.summary
+    lab.set(accident="NaN", step=17, every="never", rank=0)
+    assert "at the end alone: how many" in lab.summary and "Press the button" in lab.summary
+    lab.set(let_it_happen=True)
+    assert "FloatingPointError: Step 17, rank 0" in lab.summary, lab.error
+    assert "steps computed twice: 17" in lab.summary and "Not a bit" in lab.summary
+    lab.controls["every"].value = 1
+    assert not lab.state["let_it_happen"], "a new question takes the button out"
+    assert "after each step: how many" in lab.summary
+    lab.set(every="never")
+    assert "steps computed twice: 17" in lab.summary, "what was seen is kept"
+
+
+def test_without_a_pool_nothing_happens() -> None:
+    with spnb.WorkerPool(2, threads=1, restarts=1, patience=3.0, silence=None) as pool:
+        lab = accident_lab(pool, posterior(), data(), **SETTINGS)
+    lab.set(step=11, let_it_happen=True)
+    assert lab.summary.endswith("The pool is closed.") and lab.error is None
