@@ -52,6 +52,7 @@ SHOWN = {
     ),
     ("09", "memory"): ("Memory budget", "What a network of 200 million weights needs on each GPU"),
     ("10", "board"): ("Comparison board", "Which method is best, by which score, at what price"),
+    ("11", "accidents"): ("Failure lab of a run", "Let a rank die in the middle; see what is lost"),
     ("12", "troubles"): ("Trouble explorer", "Five runs that went wrong, and the same runs mended"),
 }
 

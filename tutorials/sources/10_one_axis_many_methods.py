@@ -608,7 +608,7 @@ pool.close()
 # - say which methods have to communicate while they train, and how well each is parallel
 # - add a method of your own, which then runs in every layout
 #
-# **Next:** notebook 12 takes your own model and your own data.
+# **Next:** notebook 11 goes to more machines, and lets them break.
 #
 # ## References
 #
