@@ -69,10 +69,9 @@ def accident_lab(
         axes.legend(loc="lower center", bbox_to_anchor=(0.46, 1.0), ncols=7, fontsize=8.5,
                     columnspacing=1.0, handlelength=1.5, handletextpad=0.4)  # fmt: skip
         if story is None:
-            who = "The run works" if accident == PRESSED else f"Rank {rank} {KINDS[accident]}"
             return (
-                f"{who}, at step {step} of {steps}, with a checkpoint {_often(every)}: how many "
-                "steps will be lost, and how many seconds? "
+                f"Suppose that at step {step} of {steps} {_who(accident, rank)}. There is a "
+                f"checkpoint {_often(every)}. How many steps will be lost, and how many seconds? "
                 + ("The pool is closed." if pool.closed else "Press the button, and it happens.")
             )
         return describe(story, whole, accident, rank, steps)
@@ -82,13 +81,11 @@ def accident_lab(
             return None
         return f"The ranks train, and at step {step} it happens ..."
 
-    style = {"description_width": "110px"}
     controls = {
         "accident": buttons(list(KINDS), first[0], "the rank", width="110px"),
         "rank": IntSlider(first[1], min=0, max=pool.size - 1, description="which rank"),
         "step": IntSlider(first[2], min=0, max=steps - 1, description="at step"),
-        "every": SelectionSlider(options=EVERY, value=first[3], description="checkpoint every",
-                                 style=style),
+        "every": SelectionSlider(options=EVERY, value=first[3], description="save every"),
         "let_it_happen": ToggleButton(description="Let it happen"),
     }  # fmt: skip
     come_out(controls["let_it_happen"], [c for name, c in controls.items() if "_" not in name])
@@ -140,18 +137,21 @@ def draw_run(axes: Axes, whole: Story, story: Story | None, step: int, every: in
 def describe(story: Story, whole: Story, accident: str, rank: int, steps: int) -> str:
     """What happened, when it was noticed, what was lost, and whether the result is the same."""
     assert story.happened_at is not None
-    who = "You press ■" if accident == PRESSED else f"Rank {rank} {KINDS[accident]}"
     first = story.attempts[1][0]
     mended = "The pool begins again by itself" if story.by_itself else "The cell is run again"
     same = "Not a bit of the result differs." if story.same_as(whole) else "The results differ!"
     words = story.words if len(story.words) < 90 else story.words[:87] + "..."
     later = _time(story.noticed_at - story.happened_at)
     return (
-        f"{who} at step {story.reached} of {steps}. {later} later the "
-        f" notebook says “{words}” {mended} and is at step {first[1]} after "
+        f"At step {story.reached} of {steps} {_who(accident, rank)}. {later} later the notebook "
+        f"says “{words}” {mended} and is at step {first[1]} after "
         f"{first[0] - story.noticed_at:.1f} s more; steps computed twice: {story.twice}. "
         f"{story.ended_at:.1f} s in all, {whole.ended_at:.1f} s undisturbed. {same}"
     )
+
+
+def _who(accident: str, rank: int) -> str:
+    return "you press the stop button" if accident == PRESSED else f"rank {rank} {KINDS[accident]}"
 
 
 def _time(seconds: float) -> str:
