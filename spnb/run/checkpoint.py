@@ -24,8 +24,9 @@ FORMAT, VERSION = "spnb checkpoint", "1"
 BEST = "best.safetensors"
 """The name of the one with the best score."""
 
-LARGER_IS_BETTER = ("accuracy", "auroc", "anomaly_correlation")
-"""Scores of which the largest is the best."""
+LARGER_IS_BETTER = ("accuracy",)
+SMALLER_IS_BETTER = ("nll", "brier", "ece", "rmse", "energy_score", "crps")
+"""Scores of validation data by which a best checkpoint can be chosen."""
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
 
@@ -44,7 +45,7 @@ class Checkpoints:
 
     Raises:
         TypeError: something is of the wrong kind.
-        ValueError: a number is below 1.
+        ValueError: a number is below 1, or there is no such score.
     """
 
     folder: str | os.PathLike[str]
@@ -65,6 +66,11 @@ class Checkpoints:
                 raise ValueError(f"{name}={value} must be at least 1.")
         if self.best is not None and not isinstance(self.best, str):
             raise TypeError(f"best={self.best!r} must be the name of a score, such as 'nll'.")
+        known = LARGER_IS_BETTER + SMALLER_IS_BETTER
+        if self.best is not None and self.best not in known:
+            raise ValueError(
+                f"best='{self.best}' is no score to choose by; there are {', '.join(known)}."
+            )
 
     @property
     def path(self) -> Path:

@@ -181,8 +181,8 @@ class Keeper:
             return False
         scores = self.history.epochs[-1].scores
         if name not in scores:
-            known = ", ".join(scores) or "none: give validation data"
-            raise ValueError(f"best='{name}' is no score of this run; there are {known}.")
+            there = ", ".join(scores)
+            raise ValueError(f"best='{name}' is no score of this run; there are {there}.")
         before, now = self._best, scores[name]
         self._best = now if before is None else self._better_of([before, now])
         return self._best == now and now != before

@@ -156,13 +156,17 @@ def test_the_best_and_the_last_are_kept(tmp_path: Path) -> None:
     _, about = checkpoint.load(tmp_path / "best.safetensors")
     best = nll.index(min(nll)) + 1
     assert int(about["step"]) == best < 12
-    with pytest.raises(ValueError, match=r"best='nul' is no score of this run; there are accuracy"):
+    with pytest.raises(
+        ValueError, match=r"best='crps' is no score of this run; there are accuracy"
+    ):
         spnb.fit(
             start,
             (x, y),
             validation=(x, y),
-            checkpoints=spnb.Checkpoints(tmp_path / "b", best="nul"),
+            checkpoints=spnb.Checkpoints(tmp_path / "b", best="crps"),
         )
+    with pytest.raises(ValueError, match="best='nul' is no score to choose by; there are accuracy"):
+        spnb.Checkpoints(tmp_path, best="nul")
 
 
 @pytest.mark.parametrize(

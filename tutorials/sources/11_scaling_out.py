@@ -25,12 +25,10 @@
 # %%
 import math
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
-import warnings
 from pathlib import Path
 
 import torch
@@ -121,8 +119,10 @@ def free_port():
 where = [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1"]
 words = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
          "--rdzv-id=course", *where, str(FOLDER / "train.py"), str(FOLDER)]
-loopback = {"GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo"}
-told = os.environ | loopback | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
+mine = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
+        "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+        "CUDA_VISIBLE_DEVICES": ""}  # nodes without GPUs: both would take this machine's first
+told = os.environ | mine
 agents = [subprocess.Popen([sys.executable, *words], env=told, stdout=subprocess.PIPE,
                            stderr=subprocess.STDOUT, text=True) for _ in range(2)]
 said = [agent.communicate(timeout=120)[0] for agent in agents]
@@ -298,6 +298,9 @@ check.exercise_2(checkpoint_bytes, last)
 # one do?
 
 # %%
+import shutil
+import warnings
+
 copy = spnb.Checkpoints(shutil.copytree(halfway, tempfile.mkdtemp(dir=FOLDER), dirs_exist_ok=True))
 content = bytearray(last.read_bytes())
 content[len(content) // 2] ^= 1
