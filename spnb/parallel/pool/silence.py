@@ -17,6 +17,9 @@ from spnb.parallel.pool.process import WorkerProcess
 ANSWER = 1.0
 """Seconds that a rank has to say where it is."""
 
+IMPORTS = 60.0
+"""Seconds more for a rank that imports modules, as a new process does on a slow file system."""
+
 _WAITING = ("/torch/distributed/", "/spnb/parallel/blackboard.py", "/spnb/parallel/collectives.py")
 
 
@@ -110,6 +113,8 @@ class Silence:
         causes = {}
         for rank in ranks:
             stack = self._stacks.get(rank)
+            if stack and "<frozen importlib" in stack and self._seconds(rank) < IMPORTS:
+                return {}
             if stack is None:
                 where = "and does not answer: it is stopped, or busy in compiled code"
             elif any(place in _last_place(stack) for place in _WAITING):
