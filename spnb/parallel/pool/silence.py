@@ -18,7 +18,7 @@ ANSWER = 1.0
 """Seconds that a rank has to say where it is."""
 
 IMPORTS = 60.0
-"""Seconds more for a rank that imports modules, as a new process does on a slow file system."""
+"""Seconds that a silent rank may import modules, as a new process does on a slow file system."""
 
 _WAITING = ("/torch/distributed/", "/spnb/parallel/blackboard.py", "/spnb/parallel/collectives.py")
 
