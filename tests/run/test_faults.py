@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import signal
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 import spnb
+from spnb.parallel.pool import silence
 from tests.run.problems import problem
 
 TRIALS = int(os.environ.get("SPNB_TRIALS", "4"))
@@ -177,6 +179,23 @@ def test_restarts_are_bounded(pool: spnb.WorkerPool, tmp_path: Path) -> None:
         pool.run(dies_each_time, tmp_path)
     assert len((tmp_path / "lives").read_text()) == 2 * 3
     assert pool.run(int) == [0, 0]
+
+
+def import_it(name: str) -> int:
+    return int(importlib.import_module(name).ANSWER)
+
+
+def test_a_rank_that_imports_for_long_is_not_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "slow_to_import.py").write_text("import time\ntime.sleep(3)\nANSWER = 42\n")
+    (tmp_path / "never_imported.py").write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with spnb.WorkerPool(2, patience=0.5, silence=None) as pool:
+        assert pool.run(import_it, "slow_to_import") == [42, 42]
+        monkeypatch.setattr(silence, "IMPORTS", 2.0)
+        with pytest.raises(spnb.WorkerDied, match="hung, in File .*never_imported.py"):
+            pool.run(import_it, "never_imported")
 
 
 def deadlock() -> None:
