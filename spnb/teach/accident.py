@@ -167,8 +167,15 @@ def live_through(
         **settings: further ones for `spnb.fit`.
 
     Raises:
+        ValueError: there is no such accident or rank, or a hang would never end.
         RuntimeError: the run ended before the step was reached.
     """
+    if kind not in (None, *KINDS):
+        raise ValueError(f"kind='{kind}' is no accident; there are {', '.join(KINDS)}.")
+    if not 0 <= rank < pool.size:
+        raise ValueError(f"rank={rank} is none of the {pool.size} ranks of this pool.")
+    if kind == "hangs" and pool.patience is None:
+        raise ValueError("A rank that hangs needs a pool with patience, such as patience=5.0.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         accident, heard = Accident(kind, rank, step, folder), _Heard()

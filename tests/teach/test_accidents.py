@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from spnb.teach import datasets
 from spnb.teach.accident import KINDS, PRESSED, live_through
 from spnb.teach.explore.accidents import accident_lab
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "layout": spnb.Layout(sample=2),
     "num_samples": 8,
     "batch_size": 32,
@@ -80,6 +81,37 @@ def test_a_step_that_never_comes_is_refused(pool: spnb.WorkerPool) -> None:
         live_through(
             pool, posterior(), data(), every=5, kind="killed", **SETTINGS | {"batch_size": 0}
         )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"kind": "flood"}, "kind='flood' is no accident; there are killed, hangs"),
+        ({"kind": "killed", "rank": 2}, "rank=2 is none of the 2 ranks"),
+        ({"kind": "killed", "rank": -1}, "rank=-1 is none of the 2 ranks"),
+    ],
+)
+def test_accidents_that_cannot_be_are_refused(
+    pool: spnb.WorkerPool, wrong: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        live_through(pool, posterior(), data(), every=5, **SETTINGS | wrong)
+
+
+def test_nothing_hangs_for_ever() -> None:
+    with spnb.WorkerPool(1, threads=1) as endless:
+        with pytest.raises(ValueError, match="needs a pool with patience"):
+            live_through(endless, posterior(), data(), every=5, kind="hangs", **SETTINGS)
+
+
+def test_without_restarts_the_cell_is_run_again() -> None:
+    with spnb.WorkerPool(2, threads=1) as plain:
+        whole = live_through(plain, posterior(), data(), every=STEPS, **SETTINGS)
+        story = live_through(
+            plain, posterior(), data(), every=5, kind="killed", rank=0, step=12, **SETTINGS
+        )
+    assert not story.by_itself and story.same_as(whole)
+    assert story.words.startswith("WorkerDied: rank 0 was killed") and story.twice == 2
 
 
 def test_the_lab_begins_with_an_accident_and_has_others_when_told(pool: spnb.WorkerPool) -> None:

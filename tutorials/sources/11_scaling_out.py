@@ -105,7 +105,7 @@ print(f"pool of two workers: the parameters differ by up to {gap(pooled, serial)
 # are two nodes. That both are this machine is a detail that they cannot see.
 #
 # **Predict:** the ranks have never heard of this notebook. They start from nothing, read the data
-# themselves, and talk over other lines than the workers of the pool. By how much will their weights
+# themselves, and find each other at an address. By how much will their weights
 # differ from those above?
 
 # %% tags=["aside"]
@@ -140,13 +140,13 @@ for rank in range(2):
 #
 # ```bash
 # python -m torch.distributed.run --nnodes 2 --node-rank $NODE --master-addr $HOST \
-#     --master-port 29500 --nproc-per-node 8 train.py results      # on both nodes
+#     --master-port 29500 --nproc-per-node 8 train.py .      # on both nodes
 # ```
 #
 # and under Slurm, which starts the ranks itself,
 #
 # ```bash
-# sbatch deploy/slurm/train.sbatch train.py results               # one rank a GPU
+# sbatch deploy/slurm/train.sbatch train.py .               # one rank a GPU
 # ```
 #
 # `spnb.fit` finds out by itself which of these it is in: from the variables `RANK` and `WORLD_SIZE`
@@ -200,11 +200,11 @@ figures.show(fig, alt="Eight ranks on two nodes; lines join those that talk to e
 # | axis | its ranks tell each other | how often |
 # |---|---|---|
 # | `shard` | every sample's weights, and their gradients | **each sample**, twice |
-# | `data` (and `sample`) | the gradient, as one sum | once a step |
+# | `sample` and `data` | the gradient, as one sum | once a step |
 # | `sample` | predictions, for objectives that need all samples | once a step, little |
 #
-# So `shard`, the talkative one, counts fastest and stays inside. Samples cross the cable: they have
-# the least to say to each other.
+# So `shard`, the talkative one, counts fastest and stays inside. What crosses the cable is one sum
+# a step, and with `shard=2` each rank has only its own half of it to sum.
 #
 # ### Exercise 1 · difficulty 2/5 · 5 minutes
 # How many *nodes* does rank 0's group along an axis touch? `layout.ranks(0, axis)` is the group.
@@ -255,7 +255,8 @@ for layout in (spnb.Layout(sample=2), spnb.Layout(data=2), spnb.Layout(shard=2))
 # **Explain.** On all of them. The path does not know the layout, so it can be walked on anything. A
 # job on 64 GPUs can go on with 8 over the weekend. (What *may not* change is what decides about the
 # path: data, seed, S, batch size, learning rate. Change one of them, and `fit` refuses, and names
-# it.)
+# it. More epochs are fine as long as no schedule looks ahead to the last one; that is how this run
+# was cut in half.)
 #
 # Let us look into the file. It is a *safetensors* file: names, numbers, words, and nothing that
 # could be executed. A pickle, which many programs use here, can run anything when it is loaded.
@@ -333,8 +334,8 @@ except ValueError as refusal:
 #
 # In the lab you choose an accident, the rank and the step, and how often a checkpoint is written.
 # Training is real, and so is the accident: a SIGKILL, a wait without end, a batch of NaN, a request
-# for a petabyte, your own stop button. The figure shows the steps that were done over time. Where
-# it falls back, work was lost. The dashed line is a run that nothing happened to.
+# for petabytes, your own stop button. The figure shows the steps that were done over time. Where it
+# falls back, work was lost. The dashed line is a run that nothing happened to.
 #
 # **Predict – move – explain.**
 #

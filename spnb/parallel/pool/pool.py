@@ -85,7 +85,7 @@ class WorkerPool:
         self._backend = backend
         self._threads = threads or devices.threads_per_rank(self._size)
         self._idle_timeout = idle_timeout
-        self._limits = check_limits(silence, patience)
+        self._silence, self.patience = check_limits(silence, patience)
         self._restarts = check_restarts(restarts)
         self._device = choose_device(self._size, device)
         self._store: dist.TCPStore | None = None
@@ -232,7 +232,7 @@ class WorkerPool:
                 RankOutput(rank, all_shown or rank == 0, all_shown) for rank in range(self._size)
             ]
             seen = self._watchers.see
-            silence = Silence(self._number, self._processes, *self._limits)
+            silence = Silence(self._number, self._processes, self._silence, self.patience)
             call = Call(self._number, self._processes, self._outputs, silence, seen)
             self._call = call
             with contextlib.closing(call):

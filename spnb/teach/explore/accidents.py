@@ -25,7 +25,13 @@ Question = tuple[str, int, int, Any]
 
 
 def accident_lab(
-    pool: WorkerPool, posterior: Posterior, data: Sequence[Tensor], **settings: Any
+    pool: WorkerPool,
+    posterior: Posterior,
+    data: Sequence[Tensor],
+    *,
+    batch_size: int,
+    epochs: int,
+    **settings: Any,
 ) -> Explorable:
     """The explorable: choose an accident, say what it will cost, and let it happen.
 
@@ -36,9 +42,12 @@ def accident_lab(
             is closed, what was seen is kept.
         posterior: where the runs start from.
         data: what they learn from.
+        batch_size: rows a step.
+        epochs: passes over the data.
         **settings: further ones for `spnb.fit`.
     """
-    steps = -(-len(data[0]) // settings["batch_size"]) * settings["epochs"]
+    steps = -(-len(data[0]) // batch_size) * epochs
+    settings |= {"batch_size": batch_size, "epochs": epochs}
 
     def live(**accident: Any) -> Story:
         return live_through(pool, posterior, data, **settings | accident)
