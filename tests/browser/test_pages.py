@@ -52,7 +52,7 @@ def test_a_page_moves(served: tuple[str, str], page: Page) -> None:
     name, url = served
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(url)
+    page.goto(url, timeout=90_000)  # the page comes when all of it has run
     words = page.locator(f".spnb-{name}-summary p")
     words.wait_for(timeout=60_000)
     assert page.locator("h1").inner_text() == PAGES[name].title
