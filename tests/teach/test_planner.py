@@ -19,8 +19,6 @@ from spnb.teach.explore import layout_bars
 from spnb.teach.explore.layout_bars import LOOKS, human_bytes, human_time
 from spnb.teach.explore.planner import OBJECTIVES, Measured, describe, layout_planner, predictions
 
-REDRAW_MS = 150.0
-
 HOST = Machine(
     "two cores",
     "made up",
@@ -154,7 +152,7 @@ def test_every_control_can_go_to_its_ends(planner: Explorable) -> None:
             assert planner.error is None, (name, value)
 
 
-def test_a_redraw_is_quick(planner: Explorable) -> None:
+def test_a_redraw_is_quick(planner: Explorable, redraw_limit: float) -> None:
     planner.set(machine="H100", ranks=1024, samples=1024, rows=1024, objective="predictive NLL")
     start = time.process_time()
     for _ in range(10):
@@ -164,8 +162,8 @@ def test_a_redraw_is_quick(planner: Explorable) -> None:
     for _ in range(5):
         start = time.process_time()
         planner._redraw()
-        took.append(1e3 * (time.process_time() - start))
-    assert min(took) < 2 * REDRAW_MS, "half of that on a core of its own"
+        took.append(time.process_time() - start)
+    assert min(took) < redraw_limit
 
 
 def test_standing_bars_and_measured_ones() -> None:
