@@ -8,11 +8,13 @@ notebook's checks are short functions in a module of its own (`spnb/teach/checks
     @exercise
     def exercise_1(average):
         gradients = torch.tensor([1.0, 3.0])
-        close(average(gradients), 2.0, {4.0: "you summed over ranks instead of averaging"})
+        mistakes = [(4.0, "summed", "you summed over ranks instead of averaging")]
+        close(average(gradients), 2.0, mistakes)
         return "every rank now holds the same gradient"
 
 and the notebook says `check.exercise_1(average)`. The outcome is shown as one line, and kept in
-`outcomes`. With `SPNB_CHECKS=strict` in the environment, which is how the solution notebooks are
+`outcomes`. Each mistake has a short name beside the sentence for the learner, so that tests and
+programs can ask which one was found without reading English. With `SPNB_CHECKS=strict` in the environment, which is how the solution notebooks are
 tested, anything but a right answer raises `CheckFailed`.
 """
 
@@ -22,7 +24,7 @@ import functools
 import html
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
@@ -33,7 +35,8 @@ from IPython.display import display
 
 from spnb.teach.attempt import NotAttempted, attempted
 
-Mistakes = Mapping[Any, str] | Iterable[tuple[Any, str]]
+Mistakes = Iterable[tuple[Any, str, str]]
+"""Known wrong answers, each with the mistake's name and the sentence that explains it."""
 State = Literal["right", "wrong", "open"]
 
 _SIGN = {"right": "✓", "wrong": "✗", "open": "…"}
@@ -41,7 +44,16 @@ _COLOUR = {"right": "#009E73", "wrong": "#D55E00", "open": "#999999"}
 
 
 class Wrong(Exception):
-    """Raised by a check: the answer is wrong, and this sentence says how."""
+    """Raised by a check: the answer is wrong.
+
+    Args:
+        mistake: The mistake's name, such as ``"summed"``.
+        sentence: What the learner reads.
+    """
+
+    def __init__(self, mistake: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.mistake = mistake
 
 
 class CheckFailed(AssertionError):
@@ -50,11 +62,20 @@ class CheckFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a check found: shown as a line, in a notebook with a coloured edge."""
+    """What a check found: shown as a line, in a notebook with a coloured edge.
+
+    Attributes:
+        name: The exercise's name.
+        state: Whether the answer is right, wrong, or still open.
+        message: What the learner reads.
+        mistake: Name of the mistake in a wrong answer; the type of the exception where the answer
+            raised one.
+    """
 
     name: str
     state: State
     message: str
+    mistake: str | None = None
 
     def __repr__(self) -> str:
         """The line as text: its first character tells the state."""
@@ -97,11 +118,11 @@ def _judge(
     except NotAttempted:
         return unanswered
     except Wrong as wrong:
-        return Outcome(name, "wrong", f"not yet: {_sentence(str(wrong))}")
+        return Outcome(name, "wrong", f"not yet: {_sentence(str(wrong))}", wrong.mistake)
     except (Exception, SystemExit) as error:
         if "ellipsis" in str(error):  # a stub's `...` was calculated with
             return unanswered
-        return Outcome(name, "wrong", _describe(error))
+        return Outcome(name, "wrong", _describe(error), type(error).__name__)
     return Outcome(name, "right", f"correct: {_sentence(remark)}" if remark else "correct.")
 
 
@@ -151,14 +172,14 @@ def close(
     Args:
         answer: What the learner's code gave: a number, an array or a tensor.
         expected: What it should be.
-        mistakes: Known wrong values, each with the sentence that names its mistake; a mapping,
-            or pairs.
+        mistakes: Known wrong values, each with its mistake's name and sentence.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
         what: How the sentences call the answer.
 
     Raises:
-        Wrong: If the two differ; with the mistake's sentence where the answer is a known one.
+        Wrong: If the two differ; with the known mistake where it is one, else one of ``"shape"``,
+            ``"nan"``, ``"sign"``, ``"value"``, ``"no-return"``, ``"type"``.
         NotAttempted: If the answer is still a stub's `...`.
     """
     target = _tensor(expected)
@@ -166,22 +187,23 @@ def close(
     if value.shape != target.shape:
         hint = ", so it looks transposed" if value.shape == target.shape[::-1] else ""
         raise Wrong(
-            f"{what} has shape {tuple(value.shape)} where {tuple(target.shape)} is wanted{hint}"
+            "shape",
+            f"{what} has shape {tuple(value.shape)} where {tuple(target.shape)} is wanted{hint}",
         )
     if _near(value, target, rtol, atol):
         return
-    for wrong, sentence in mistakes.items() if isinstance(mistakes, Mapping) else mistakes:
+    for wrong, mistake, sentence in mistakes:
         known = _tensor(wrong)
         if known.shape == target.shape and _near(value, known, rtol, atol):
-            raise Wrong(sentence)
+            raise Wrong(mistake, sentence)
     if value.isnan().any() and not target.isnan().any():
-        raise Wrong(f"{what} has NaN in it")
+        raise Wrong("nan", f"{what} has NaN in it")
     if _near(value, -target, rtol, atol):
-        raise Wrong(f"{what} has the wrong sign")
+        raise Wrong("sign", f"{what} has the wrong sign")
     if target.numel() == 1:
-        raise Wrong(f"{what} is {value.item():.4g} where {target.item():.4g} is expected")
+        raise Wrong("value", f"{what} is {value.item():.4g} where {target.item():.4g} is expected")
     gap = (value - target).abs().max().item()
-    raise Wrong(f"{what} is off by up to {gap:.3g}")
+    raise Wrong("value", f"{what} is off by up to {gap:.3g}")
 
 
 def equal(
@@ -192,33 +214,33 @@ def equal(
     Args:
         answer: What the learner's code gave.
         expected: What it should be.
-        mistakes: Known wrong values, each with the sentence that names its mistake.
+        mistakes: Known wrong values, each with its mistake's name and sentence.
         what: How the sentences call the answer.
 
     Raises:
-        Wrong: If the two differ.
+        Wrong: If the two differ; with the known mistake where it is one, else ``"value"``.
         NotAttempted: If the answer is still a stub's `...`.
     """
     if not attempted(answer):
         raise NotAttempted
     if answer == expected:
         return
-    for wrong, sentence in mistakes.items() if isinstance(mistakes, Mapping) else mistakes:
+    for wrong, mistake, sentence in mistakes:
         if answer == wrong:
-            raise Wrong(sentence)
-    raise Wrong(f"{what} is {answer!r}, and that is not it")
+            raise Wrong(mistake, sentence)
+    raise Wrong("value", f"{what} is {answer!r}, and that is not it")
 
 
 def _numbers(answer: Any, what: str) -> torch.Tensor:
     if not attempted(answer):
         raise NotAttempted
     if answer is None:
-        raise Wrong(f"{what} is None: is a `return` missing?")
+        raise Wrong("no-return", f"{what} is None: is a `return` missing?")
     try:
         return _tensor(answer)
     except (TypeError, ValueError, RuntimeError):
         kind = type(answer).__name__
-        raise Wrong(f"{what} is of type {kind}: a number or a tensor is wanted") from None
+        raise Wrong("type", f"{what} is of type {kind}: a number or a tensor is wanted") from None
 
 
 def _tensor(value: Any) -> torch.Tensor:
