@@ -14,13 +14,10 @@ from torch import Tensor
 import spnb
 from spnb.teach import check
 from spnb.teach.checks import nb00
+from tests.teach.judged import found
 
 # As from a notebook's cell: the functions below travel by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-
-def said() -> str:
-    return str(check.outcomes[-1])
 
 
 def summed(value: Tensor) -> Tensor:
@@ -45,38 +42,45 @@ def open_average(value: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (averaged, "✓ Exercise 1: correct"),
-        (averaged_in_place, "reduce value.clone()"),
-        (summed, "you summed over ranks instead of averaging"),
-        (lambda value: value, "is the all-reduce missing?"),
-        (lambda value: value / 2, "nothing was summed over the ranks"),
-        (open_average, "not attempted yet"),
-        (lambda value: value / 0 + [], "raised TypeError"),
+        (averaged, "right"),
+        (averaged_in_place, "right"),
+        (summed, "summed-not-averaged"),
+        (lambda value: value, "no-all-reduce"),
+        (lambda value: value / 2, "divided-not-summed"),
+        (open_average, "open"),
+        (lambda value: value / 0 + [], "TypeError"),
     ],
 )
-def test_exercise_1(pool: spnb.WorkerPool, answer: Callable[..., object], words: str) -> None:
+def test_exercise_1(pool: spnb.WorkerPool, answer: Callable[..., object], expected: str) -> None:
     nb00.exercise_1(answer, pool)
-    assert words in said()
+    assert found() == expected
+
+
+@pytest.mark.slow
+def test_exercise_1_tells_that_the_tensor_has_changed(pool: spnb.WorkerPool) -> None:
+    for answer in (averaged, averaged_in_place):
+        nb00.exercise_1(answer, pool)
+        assert ("value.clone()" in check.outcomes[-1].message) == (answer is averaged_in_place)
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "expected"),
     [
-        ({}, "✓"),
-        ({"images": "copy"}, "takes the memory once more"),
-        ({"network": "share"}, "overwrites the others' weights"),
-        ({"results": "copy"}, "unseen by the notebook"),
-        ({"results": "both"}, "that is not it"),
-        ({"results": ...}, "not attempted yet"),
+        ({}, "right"),
+        ({"images": "copy"}, "images-copied"),
+        ({"network": "share"}, "network-shared"),
+        ({"results": "copy"}, "results-copied"),
+        ({"results": "both"}, "value"),
+        ({"results": ...}, "open"),
     ],
 )
-def test_exercise_2(changed: dict[str, object], words: str) -> None:
+def test_exercise_2(changed: dict[str, object], expected: str) -> None:
     nb00.exercise_2({"images": "share", "network": "copy", "results": "share"} | changed)
-    assert words in said()
+    assert found() == expected
     nb00.exercise_2({"images": "share"})
-    assert "no entry 'network'" in said()
+    assert found() == "missing-entry" and "'network'" in check.outcomes[-1].message
 
 
 def mean_of_all(mine: Tensor) -> Tensor:
@@ -86,20 +90,20 @@ def mean_of_all(mine: Tensor) -> Tensor:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (mean_of_all, "✓"),
-        (lambda mine: averaged(mine.mean()), "mean of the means"),
-        (lambda mine: mine.mean(), "nothing was summed over the ranks"),
-        (lambda mine: summed(mine.mean()), "you summed the means"),
-        (lambda mine: summed(mine.sum()), "did not divide by the count"),
-        (lambda mine: averaged(mine.sum()), "the number of ranks instead of"),
-        (lambda mine: summed(mine.sum()) / len(mine), "this rank's own"),
+        (mean_of_all, "right"),
+        (lambda mine: averaged(mine.mean()), "mean-of-means"),
+        (lambda mine: mine.mean(), "no-all-reduce"),
+        (lambda mine: summed(mine.mean()), "summed-not-averaged"),
+        (lambda mine: summed(mine.sum()), "entries-not-averaged"),
+        (lambda mine: averaged(mine.sum()), "divided-by-ranks"),
+        (lambda mine: summed(mine.sum()) / len(mine), "own-count"),
     ],
 )
-def test_exercise_3(pool: spnb.WorkerPool, answer: Callable[..., object], words: str) -> None:
+def test_exercise_3(pool: spnb.WorkerPool, answer: Callable[..., object], expected: str) -> None:
     nb00.exercise_3(answer, pool)
-    assert words in said()
+    assert found() == expected
 
 
 def entropy(p: Tensor) -> Tensor:
@@ -107,18 +111,18 @@ def entropy(p: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda p: (entropy(p.mean(0)) - entropy(p).mean(0)).mean(-1), "✓"),
-        (lambda p: entropy(p.mean(0)).mean(-1), "subtract the mean entropy"),
-        (lambda p: entropy(p).mean(0).mean(-1), "*not* disagreement"),
-        (lambda p: (entropy(p.mean(0)) - entropy(p).mean(0)).sum(-1), "take the mean"),
-        (lambda p: (entropy(p).mean(0) - entropy(p.mean(0))).mean(-1), "wrong sign"),
-        (lambda p: entropy(p.mean((0, 2))) - entropy(p).mean((0, 2)), "each digit has its own"),
+        (lambda p: (entropy(p.mean(0)) - entropy(p).mean(0)).mean(-1), "right"),
+        (lambda p: entropy(p.mean(0)).mean(-1), "total-entropy"),
+        (lambda p: entropy(p).mean(0).mean(-1), "mean-entropy"),
+        (lambda p: (entropy(p.mean(0)) - entropy(p).mean(0)).sum(-1), "digits-not-averaged"),
+        (lambda p: (entropy(p).mean(0) - entropy(p.mean(0))).mean(-1), "sign"),
+        (lambda p: entropy(p.mean((0, 2))) - entropy(p).mean((0, 2)), "digits-pooled"),
         (lambda p: (entropy(p.mean(0)) - entropy(p).mean(0)).mean(0), "shape"),
     ],
 )
-def test_exercise_4(answer: Callable[..., object], words: str) -> None:
+def test_exercise_4(answer: Callable[..., object], expected: str) -> None:
     logits = 3 * torch.randn(16, 5, 4, 10, generator=torch.Generator().manual_seed(0))
     nb00.exercise_4(answer, logits.softmax(-1))
-    assert words in said()
+    assert found() == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 
@@ -15,70 +16,82 @@ from torch.nn.functional import softplus
 import spnb
 from spnb.teach import check
 from spnb.teach.checks import nb03
+from tests.teach.judged import found
 
 # As from a notebook's cell: the functions below travel by value.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
-def said() -> str:
-    return str(check.outcomes[-1])
-
-
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda s, w, r: range(r, s, w), "✓"),
-        (lambda s, w, r: [i for i in range(s) if i * w // s == r], "✓"),
-        (lambda s, w, r: torch.arange(s).tensor_split(w)[r], "✓"),
-        (lambda s, w, r: range(r * (s // w), (r + 1) * (s // w)), "forgets 4"),
-        (lambda s, w, r: range(s // w), "every rank gets the same samples"),
-        (lambda s, w, r: range(r, min(s, r + 4)), "given out twice"),
-        (lambda s, w, r: range(r + 1, s + 1, w), "there is no sample 16"),
-        (lambda s, w, r: range(r, s - 1, w), "nobody evaluates [15]"),
-        (lambda s, w, r: range(s) if r == 0 else [], "share fairly"),
-        (lambda s, w, r: None, "return"),
-        (lambda s, w, r: ..., "not attempted yet"),
+        (lambda s, w, r: range(r, s, w), "right"),
+        (lambda s, w, r: [i for i in range(s) if i * w // s == r], "right"),
+        (lambda s, w, r: torch.arange(s).tensor_split(w)[r], "right"),
+        (lambda s, w, r: range(r * (s // w), (r + 1) * (s // w)), "integer-division"),
+        (lambda s, w, r: range(s // w), "same-samples"),
+        (lambda s, w, r: range(r, min(s, r + 4)), "sample-twice"),
+        (lambda s, w, r: range(r + 1, s + 1, w), "no-such-sample"),
+        (lambda s, w, r: range(r, s - 1, w), "sample-missing"),
+        (lambda s, w, r: range(s) if r == 0 else [], "unfair-shares"),
+        (lambda s, w, r: None, "no-return"),
+        (lambda s, w, r: ..., "open"),
     ],
 )
-def test_exercise_1(answer: Callable[[int, int, int], Sequence[int]], words: str) -> None:
+def test_exercise_1(answer: Callable[[int, int, int], Sequence[int]], expected: str) -> None:
     nb03.exercise_1(answer)
-    assert words in said()
+    assert found() == expected
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "figures"),
     [
-        (lambda x, kl, s, n, w: x.sum() / s + kl / n / w, "✓"),
-        (lambda x, kl, s, n, w: x.sum() / s + kl / n, "counted twice"),
-        (lambda x, kl, s, n, w: x.mean() + kl / n / w, "mean over each rank's own samples"),
-        (lambda x, kl, s, n, w: x.mean() + kl / n, "and the KL is counted twice"),
-        (lambda x, kl, s, n, w: x.mean() / w + kl / n / w, "mean of the means"),
-        (lambda x, kl, s, n, w: x.sum() + kl / n / w, "a sum over samples, not a mean"),
-        (lambda x, kl, s, n, w: x.sum() / s + kl / w, "not divided by N"),
-        (lambda x, kl, s, n, w: x.sum() / s, "the KL is missing"),
-        (lambda x, kl, s, n, w: (x.sum() / s + kl / n / w) / w, "once too often"),
-        (lambda x, kl, s, n, w: None, "return"),
+        (lambda s, w, r: range(r * (s // w), (r + 1) * (s // w)), "4, namely [12, 13, 14, 15]"),
+        (lambda s, w, r: range(r + 1, s + 1, w), "sample 16;"),
+        (lambda s, w, r: range(r, s - 1, w), "[15]"),
     ],
 )
-def test_exercise_2(answer: Callable[..., object], words: str) -> None:
+def test_exercise_1_tells_which_samples(
+    answer: Callable[[int, int, int], Sequence[int]], figures: str
+) -> None:
+    nb03.exercise_1(answer)
+    assert figures in check.outcomes[-1].message
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (lambda x, kl, s, n, w: x.sum() / s + kl / n / w, "right"),
+        (lambda x, kl, s, n, w: x.sum() / s + kl / n, "kl-counted-twice"),
+        (lambda x, kl, s, n, w: x.mean() + kl / n / w, "summed-not-averaged"),
+        (lambda x, kl, s, n, w: x.mean() + kl / n, "summed-not-averaged-and-kl-counted-twice"),
+        (lambda x, kl, s, n, w: x.mean() / w + kl / n / w, "mean-of-means"),
+        (lambda x, kl, s, n, w: x.sum() + kl / n / w, "samples-not-averaged"),
+        (lambda x, kl, s, n, w: x.sum() / s + kl / w, "kl-not-divided"),
+        (lambda x, kl, s, n, w: x.sum() / s, "kl-missing"),
+        (lambda x, kl, s, n, w: (x.sum() / s + kl / n / w) / w, "divided-twice"),
+        (lambda x, kl, s, n, w: None, "no-return"),
+    ],
+)
+def test_exercise_2(answer: Callable[..., object], expected: str) -> None:
     nb03.exercise_2(answer)
-    assert words in said()
+    assert found() == expected
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda m, c: (c[:, None] * m).sum(0) / c.sum(), "✓"),
-        (lambda m, c: m.sum(0), "you summed over ranks instead of averaging"),
-        (lambda m, c: m.mean(0), "mean of the means"),
-        (lambda m, c: (c[:, None] * m).sum(0), "divide by how many"),
-        (lambda m, c: (c[:, None] * m).mean(0), "number of ranks instead"),
-        (lambda m, c: m.sum(0) / c.sum(), "multiplied by its count"),
+        (lambda m, c: (c[:, None] * m).sum(0) / c.sum(), "right"),
+        (lambda m, c: m.sum(0), "summed-not-averaged"),
+        (lambda m, c: m.mean(0), "mean-of-means"),
+        (lambda m, c: (c[:, None] * m).sum(0), "samples-not-averaged"),
+        (lambda m, c: (c[:, None] * m).mean(0), "divided-by-ranks"),
+        (lambda m, c: m.sum(0) / c.sum(), "not-weighted"),
     ],
 )
-def test_exercise_3(answer: Callable[..., object], words: str) -> None:
+def test_exercise_3(answer: Callable[..., object], expected: str) -> None:
     nb03.exercise_3(answer)
-    assert words in said()
+    assert found() == expected
 
 
 def noise(step: int, sample: int) -> Tensor:
@@ -114,70 +127,80 @@ def parallel(
     factor: float = 1.0,
 ) -> Callable[..., Tensor]:
     def gradient(mu: Tensor, rho: Tensor, x: Tensor, y: Tensor, s: int, step: int) -> Tensor:
-        found = part(mu, rho, x, y, step, *rule(s, dist.get_world_size(), dist.get_rank()))
+        total = part(mu, rho, x, y, step, *rule(s, dist.get_world_size(), dist.get_rank()))
         if reduce:
-            dist.all_reduce(found)
-        return factor * found
+            dist.all_reduce(total)
+        return factor * total
 
     return gradient
 
 
 RIGHT = parallel(lambda s, w, r: (range(r, s, w), s, 1 / w))
+SIX_OF_SEVEN = parallel(lambda s, w, r: (range(r * (s // w), (r + 1) * (s // w)), s, 1 / w))
+
+
+def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    torch.manual_seed(0)
+    mu, rho = torch.randn(6, dtype=torch.float64), torch.full((6,), -1.0, dtype=torch.float64)
+    return mu, rho, torch.randn(9, 6, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (RIGHT, "✓ Exercise 4: correct: largest difference"),
-        (parallel(lambda s, w, r: (range(r, s, w), s, 1.0)), "counted twice"),
-        (parallel(lambda s, w, r: (range(r, s, w), s, 0.0)), "the KL is missing"),
+        (RIGHT, "right"),
+        (parallel(lambda s, w, r: (range(r, s, w), s, 1.0)), "kl-counted-twice"),
+        (parallel(lambda s, w, r: (range(r, s, w), s, 0.0)), "kl-missing"),
         (
             parallel(lambda s, w, r: (range(r, s, w), len(range(r, s, w)), 1 / w)),
-            "you summed over ranks instead of averaging",
+            "summed-not-averaged",
         ),
         (
             parallel(lambda s, w, r: (range(r, s, w), len(range(r, s, w)), 1.0), factor=0.5),
-            "mean of the means",
+            "mean-of-means",
         ),
         (
             parallel(lambda s, w, r: (range(r, s, w), s, 1 / w), reduce=False),
-            "is the all-reduce missing?",
+            "no-all-reduce",
         ),
         (
             parallel(lambda s, w, r: (range(len(range(r, s, w))), s, 1 / w)),
-            "every rank draws the same samples",
+            "same-samples",
         ),
-        (
-            parallel(lambda s, w, r: (range(r * (s // w), (r + 1) * (s // w)), s, 1 / w)),
-            "integer division: of 7 samples, only 6",
-        ),
+        (SIX_OF_SEVEN, "integer-division"),
         (
             parallel(lambda s, w, r: (range(r, s, w), s, 1 / w), factor=0.5),
-            "you divided by the world size",
+            "divided-twice",
         ),
-        (parallel(lambda s, w, r: (range(s), s, 1.0)), "nothing is shared"),
+        (parallel(lambda s, w, r: (range(s), s, 1.0)), "nothing-shared"),
     ],
 )
-def test_exercise_4(pool: spnb.WorkerPool, answer: Callable[..., Tensor], words: str) -> None:
-    torch.manual_seed(0)
-    mu, rho = torch.randn(6, dtype=torch.float64), torch.full((6,), -1.0, dtype=torch.float64)
-    x, y = torch.randn(9, 6, dtype=torch.float64), torch.randn(9, dtype=torch.float64)
-    nb03.exercise_4(answer, serial_gradient, (mu, rho, x, y), pool)
-    assert words in said()
+def test_exercise_4(pool: spnb.WorkerPool, answer: Callable[..., Tensor], expected: str) -> None:
+    nb03.exercise_4(answer, serial_gradient, inputs(), pool)
+    assert found() == expected
+
+
+@pytest.mark.slow
+def test_exercise_4_tells_the_figures(pool: spnb.WorkerPool) -> None:
+    nb03.exercise_4(RIGHT, serial_gradient, inputs(), pool)
+    (difference,) = re.findall(r"\d\.\de[-+]\d\d", check.outcomes[-1].message)
+    assert float(difference) < 1e-12
+    nb03.exercise_4(SIX_OF_SEVEN, serial_gradient, inputs(), pool)
+    assert "7 samples, only 6" in check.outcomes[-1].message
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda p, s, b, i: 2 * p * i, "✓"),
-        (lambda p, s, b, i: p * i, "a mean and a scale"),
-        (lambda p, s, b, i: 2 * p, "itemsize"),
-        (lambda p, s, b, i: 2 * p * i * s, "S plays no part"),
-        (lambda p, s, b, i: 2 * p * i * b, "rows of the batch"),
+        (lambda p, s, b, i: 2 * p * i, "right"),
+        (lambda p, s, b, i: p * i, "one-number-a-weight"),
+        (lambda p, s, b, i: 2 * p, "numbers-not-bytes"),
+        (lambda p, s, b, i: 2 * p * i * s, "times-samples"),
+        (lambda p, s, b, i: 2 * p * i * b, "times-rows"),
     ],
 )
-def test_exercise_5(pool: spnb.WorkerPool, answer: Callable[..., int], words: str) -> None:
+def test_exercise_5(pool: spnb.WorkerPool, answer: Callable[..., int], expected: str) -> None:
     nb03.exercise_5(answer, pool)
-    assert words in said()
+    assert found() == expected

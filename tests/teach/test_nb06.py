@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 
 import pytest
@@ -13,10 +14,7 @@ from torch.nn.functional import cross_entropy, nll_loss
 import spnb
 from spnb.teach import check
 from spnb.teach.checks import nb06
-
-
-def said() -> str:
-    return str(check.outcomes[-1])
+from tests.teach.judged import found
 
 
 def losses(p: Tensor, groups: int) -> Tensor:
@@ -28,26 +26,26 @@ def strided(p: Tensor, groups: int) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda p, g: losses(p, g).mean() + p.mean().log(), "✓"),
-        (lambda p, g: (losses(p, g).mean() + p.mean().log()).item(), "✓"),
-        (lambda p, g: -losses(p, g).mean() - p.mean().log(), "exact minus averaged"),
-        (lambda p, g: losses(p, g).mean(), "that is the averaged loss"),
-        (lambda p, g: -p.mean().log(), "that is the exact loss"),
-        (lambda p, g: p.mean().log() - p.log().mean(), "logarithm of every sample"),
-        (lambda p, g: losses(p, g).sum() + p.mean().log(), "instead of averaging"),
-        (lambda p, g: losses(p, g)[0] + p.mean().log(), "first group's loss alone"),
-        (lambda p, g: strided(p, g).mean() + p.mean().log(), "every W-th sample"),
-        (lambda p, g: 0.0, "you averaged the probabilities of the groups"),
-        (lambda p, g: 1.0, "for 2 samples in 2 groups is 1 where"),
-        (lambda p, g: None, "return"),
-        (lambda p, g: ..., "not attempted yet"),
+        (lambda p, g: losses(p, g).mean() + p.mean().log(), "right"),
+        (lambda p, g: (losses(p, g).mean() + p.mean().log()).item(), "right"),
+        (lambda p, g: -losses(p, g).mean() - p.mean().log(), "sign"),
+        (lambda p, g: losses(p, g).mean(), "averaged-loss"),
+        (lambda p, g: -p.mean().log(), "exact-loss"),
+        (lambda p, g: p.mean().log() - p.log().mean(), "mean-of-logs"),
+        (lambda p, g: losses(p, g).sum() + p.mean().log(), "summed-not-averaged"),
+        (lambda p, g: losses(p, g)[0] + p.mean().log(), "first-group-alone"),
+        (lambda p, g: strided(p, g).mean() + p.mean().log(), "strided-groups"),
+        (lambda p, g: 0.0, "probabilities-averaged"),
+        (lambda p, g: 1.0, "value"),
+        (lambda p, g: None, "no-return"),
+        (lambda p, g: ..., "open"),
     ],
 )
-def test_exercise_1(answer: Callable[[Tensor, int], object], words: str) -> None:
+def test_exercise_1(answer: Callable[[Tensor, int], object], expected: str) -> None:
     nb06.exercise_1(answer)
-    assert words in said()
+    assert found() == expected
 
 
 def nll(logits: Tensor, y: Tensor) -> Tensor:
@@ -69,29 +67,29 @@ def by_elbo(own: Tensor, everyone: Tensor, start: int, y: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda o, e, s, y: nll(spliced(o, e, s), y), "✓"),
-        (in_place, "✓"),
-        (lambda o, e, s, y: nll(e, y), "no gradient can leave it"),
-        (lambda o, e, s, y: nll(spliced(o, e, s), y).item(), "no gradient can leave it"),
-        (lambda o, e, s, y: nll(e.requires_grad_(), y), "does not depend on `own`"),
-        (lambda o, e, s, y: nll(spliced(o, e, s), y) + (o - o.detach()).sum(), "off by up to"),
-        (lambda o, e, s, y: nll(o, y), "plain averaging again"),
-        (by_elbo, "the ELBO"),
-        (lambda o, e, s, y: cross_entropy(spliced(o, e, s).mean(0), y), "averaged the logits"),
-        (lambda o, e, s, y: nll(torch.cat([e, o]), y), "count twice"),
-        (lambda o, e, s, y: nll(torch.cat([e[:s], e[s + len(o) :]]), y), "are missing"),
-        (lambda o, e, s, y: nll(torch.cat([o, e[len(o) :]]), y), "went to the front"),
-        (lambda o, e, s, y: len(y) * nll(spliced(o, e, s), y), "sum over the rows"),
-        (lambda o, e, s, y: -nll(spliced(o, e, s), y), "the sign"),
-        (lambda o, e, s, y: None, "return"),
-        (lambda o, e, s, y: ..., "not attempted yet"),
+        (lambda o, e, s, y: nll(spliced(o, e, s), y), "right"),
+        (in_place, "right"),
+        (lambda o, e, s, y: nll(e, y), "no-gradient"),
+        (lambda o, e, s, y: nll(spliced(o, e, s), y).item(), "no-gradient"),
+        (lambda o, e, s, y: nll(e.requires_grad_(), y), "own-unused"),
+        (lambda o, e, s, y: nll(spliced(o, e, s), y) + (o - o.detach()).sum(), "value"),
+        (lambda o, e, s, y: nll(o, y), "own-samples-alone"),
+        (by_elbo, "mean-of-logs"),
+        (lambda o, e, s, y: cross_entropy(spliced(o, e, s).mean(0), y), "mean-of-logits"),
+        (lambda o, e, s, y: nll(torch.cat([e, o]), y), "own-counted-twice"),
+        (lambda o, e, s, y: nll(torch.cat([e[:s], e[s + len(o) :]]), y), "own-missing"),
+        (lambda o, e, s, y: nll(torch.cat([o, e[len(o) :]]), y), "own-misplaced"),
+        (lambda o, e, s, y: len(y) * nll(spliced(o, e, s), y), "rows-not-averaged"),
+        (lambda o, e, s, y: -nll(spliced(o, e, s), y), "sign"),
+        (lambda o, e, s, y: None, "no-return"),
+        (lambda o, e, s, y: ..., "open"),
     ],
 )
-def test_exercise_2(answer: Callable[..., object], words: str) -> None:
+def test_exercise_2(answer: Callable[..., object], expected: str) -> None:
     nb06.exercise_2(answer)
-    assert words in said()
+    assert found() == expected
 
 
 def up(total: int, parts: int) -> int:
@@ -100,43 +98,58 @@ def up(total: int, parts: int) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda p, s, b, c, w, i: i * (2 * p + up(s, w) * b * c), "✓ Exercise 3: correct: the"),
-        (lambda p, s, b, c, w, i: i * 2 * p, "the predictions are missing"),
-        (lambda p, s, b, c, w, i: i * up(s, w) * b * c, "the gradient is missing"),
-        (lambda p, s, b, c, w, i: i * (p + up(s, w) * b * c), "two numbers for each weight"),
-        (lambda p, s, b, c, w, i: i * (2 * p + s * b * c), "its *own* samples only"),
-        (lambda p, s, b, c, w, i: i * (2 * p + s / w * b * c), "no rank has half a sample"),
-        (lambda p, s, b, c, w, i: i * (2 * p + s // w * b * c), "you rounded down"),
-        (lambda p, s, b, c, w, i: i * (2 * p + up(s, w) * b), "one number for each class"),
-        (lambda p, s, b, c, w, i: i * (2 * p + up(s, w) * c), "for each row of the batch"),
-        (lambda p, s, b, c, w, i: 2 * p + up(s, w) * b * c, "itemsize bytes"),
-        (lambda p, s, b, c, w, i: i * 2 * (p + up(s, w) * b * c), "needs no message"),
-        (lambda p, s, b, c, w, i: ..., "not attempted yet"),
+        (lambda p, s, b, c, w, i: i * (2 * p + up(s, w) * b * c), "right"),
+        (lambda p, s, b, c, w, i: i * 2 * p, "predictions-missing"),
+        (lambda p, s, b, c, w, i: i * up(s, w) * b * c, "gradient-missing"),
+        (lambda p, s, b, c, w, i: i * (p + up(s, w) * b * c), "one-number-a-weight"),
+        (lambda p, s, b, c, w, i: i * (2 * p + s * b * c), "too-much-handed-over"),
+        (lambda p, s, b, c, w, i: i * (2 * p + s / w * b * c), "samples-cut"),
+        (lambda p, s, b, c, w, i: i * (2 * p + s // w * b * c), "rounded-down"),
+        (lambda p, s, b, c, w, i: i * (2 * p + up(s, w) * b), "classes-missing"),
+        (lambda p, s, b, c, w, i: i * (2 * p + up(s, w) * c), "rows-missing"),
+        (lambda p, s, b, c, w, i: 2 * p + up(s, w) * b * c, "numbers-not-bytes"),
+        (lambda p, s, b, c, w, i: i * 2 * (p + up(s, w) * b * c), "too-much-handed-over"),
+        (lambda p, s, b, c, w, i: ..., "open"),
     ],
 )
-def test_exercise_3(pool: spnb.WorkerPool, answer: Callable[..., object], words: str) -> None:
+def test_exercise_3(pool: spnb.WorkerPool, answer: Callable[..., object], expected: str) -> None:
     nb06.exercise_3(answer, pool)
-    assert words in said()
+    assert found() == expected
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda d, k, w: w * d + k, "✓"),
-        (lambda d, k, w: w * (d + k / w), "✓"),
-        (lambda d, k, w: d + k, "that is the trap itself: on 2 ranks, after the averaging, the"),
-        (lambda d, k, w: d + k / w, "right where gradients are *summed*"),
-        (lambda d, k, w: w * (d + k), "but the KL 2: it is whole on every rank already"),
-        (lambda d, k, w: d / w + k, "you divided where the averaging divides already"),
-        (lambda d, k, w: w * d, "the KL is missing"),
-        (lambda d, k, w: k, "the data term weighs 0 and the KL 1; both should weigh 1"),
-        (lambda d, k, w: (w * d + k).item(), "no gradient can leave"),
-        (lambda d, k, w: None, "return"),
-        (lambda d, k, w: ..., "not attempted yet"),
+        (lambda d, k, w: w * d + k, "right"),
+        (lambda d, k, w: w * (d + k / w), "right"),
+        (lambda d, k, w: d + k, "data-term-too-small"),
+        (lambda d, k, w: d + k / w, "both-too-small"),
+        (lambda d, k, w: w * (d + k), "kl-counted-twice"),
+        (lambda d, k, w: d / w + k, "divided-twice"),
+        (lambda d, k, w: w * d, "kl-missing"),
+        (lambda d, k, w: k, "value"),
+        (lambda d, k, w: (w * d + k).item(), "no-gradient"),
+        (lambda d, k, w: None, "no-return"),
+        (lambda d, k, w: ..., "open"),
     ],
 )
-def test_exercise_4(answer: Callable[..., object], words: str) -> None:
+def test_exercise_4(answer: Callable[..., object], expected: str) -> None:
     nb06.exercise_4(answer)
-    assert words in said()
+    assert found() == expected
+
+
+@pytest.mark.parametrize(
+    ("answer", "figures"),
+    [
+        (lambda d, k, w: d + k, ["2", "0.5", "1"]),
+        (lambda d, k, w: w * (d + k), ["2", "1", "2"]),
+        (lambda d, k, w: k, ["2", "0", "1", "1"]),
+    ],
+)
+def test_exercise_4_tells_the_ranks_and_the_weights(
+    answer: Callable[..., object], figures: list[str]
+) -> None:
+    nb06.exercise_4(answer)
+    assert re.findall(r"\d+(?:\.\d+)?", check.outcomes[-1].message) == figures

@@ -13,10 +13,7 @@ import spnb
 from spnb.teach import check
 from spnb.teach.checks import nb11
 from tests.run.problems import problem
-
-
-def said() -> str:
-    return str(check.outcomes[-1])
+from tests.teach.judged import found
 
 
 def touched(layout: spnb.Layout, axis: Any, per_node: int) -> int:
@@ -24,20 +21,20 @@ def touched(layout: spnb.Layout, axis: Any, per_node: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (touched, "✓"),
-        (lambda cut, a, n: len(cut.ranks(0, a)), "several may stand on one node"),
-        (lambda cut, a, n: cut.size // n, "those are all nodes"),
-        (lambda cut, a, n: math.ceil(len(cut.ranks(0, a)) / n), "need not be neighbours"),
-        (lambda cut, a, n: max(cut.ranks(0, a)) // n, "nodes count from 0"),
-        (lambda cut, a, n: None, "None"),
-        (lambda cut, a, n: ..., "not attempted yet"),
+        (touched, "right"),
+        (lambda cut, a, n: len(cut.ranks(0, a)), "ranks-not-nodes"),
+        (lambda cut, a, n: cut.size // n, "all-nodes"),
+        (lambda cut, a, n: math.ceil(len(cut.ranks(0, a)) / n), "neighbours-assumed"),
+        (lambda cut, a, n: max(cut.ranks(0, a)) // n, "last-node"),
+        (lambda cut, a, n: None, "value"),
+        (lambda cut, a, n: ..., "open"),
     ],
 )
-def test_exercise_1(answer: Callable[..., object], words: str) -> None:
+def test_exercise_1(answer: Callable[..., object], expected: str) -> None:
     nb11.exercise_1(answer)
-    assert words in said()
+    assert found() == expected
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +45,27 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda n, b=4: 6 * n * b, "✓"),
-        (lambda n, b=4: n * b, "a mean and a scale"),
-        (lambda n, b=4: 2 * n * b, "the optimiser is missing"),
-        (lambda n, b=4: 3 * n * b, "two* moments"),
-        (lambda n, b=4: 4 * n * b, "mean and scale are missing"),
-        (lambda n, b=4: 8 * n * b, "gradient is not kept"),
-        (lambda n, b=4: 6 * n, "a number has 8 bytes"),
-        (lambda n, b=8: 6 * n * b, "single precision"),
-        (lambda n, b=4: ..., "not attempted yet"),
+        (lambda n, b=4: 6 * n * b, "right"),
+        (lambda n, b=4: n * b, "one-number-a-weight"),
+        (lambda n, b=4: 2 * n * b, "moments-missing"),
+        (lambda n, b=4: 3 * n * b, "too-few-moments"),
+        (lambda n, b=4: 4 * n * b, "two-numbers-missing"),
+        (lambda n, b=4: 8 * n * b, "gradient-kept"),
+        (lambda n, b=4: 6 * n, "numbers-not-bytes"),
+        (lambda n, b=8: 6 * n * b, "value"),
+        (lambda n, b=4: ..., "open"),
     ],
 )
-def test_exercise_2(answer: Callable[..., object], words: str, file: Path) -> None:
+def test_exercise_2(answer: Callable[..., object], expected: str, file: Path) -> None:
     nb11.exercise_2(answer, file)
-    assert words in said()
+    assert found() == expected
+
+
+def test_exercise_2_says_at_which_precision(file: Path) -> None:
+    nb11.exercise_2(lambda n, b=8: 6 * n * b, file)
+    assert "in single precision" in check.outcomes[-1].message
 
 
 def test_the_file_is_hardly_larger_than_its_numbers(file: Path) -> None:
@@ -72,40 +74,45 @@ def test_the_file_is_hardly_larger_than_its_numbers(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda w, m: math.sqrt(2 * w * m), "✓ Exercise 3: correct: 15 minutes"),
-        (lambda w, m: math.sqrt(w * m), "*half* an interval"),
-        (lambda w, m: 2 * w * m, "take the root"),
-        (lambda w, m: math.sqrt(w * m / 2), "on the other side"),
-        (lambda w, m: math.sqrt(2 * m / w), "the rarer it should be"),
-        (lambda w, m: math.sqrt(2 * w / m), "wasted at best"),
-        (lambda w, m: ..., "not attempted yet"),
+        (lambda w, m: math.sqrt(2 * w * m), "right"),
+        (lambda w, m: math.sqrt(w * m), "factor-two-missing"),
+        (lambda w, m: 2 * w * m, "no-square-root"),
+        (lambda w, m: math.sqrt(w * m / 2), "halved-not-doubled"),
+        (lambda w, m: math.sqrt(2 * m / w), "divided-not-multiplied"),
+        (lambda w, m: math.sqrt(2 * w / m), "share-wasted"),
+        (lambda w, m: ..., "open"),
     ],
 )
-def test_exercise_3(answer: Callable[[float, float], object], words: str) -> None:
+def test_exercise_3(answer: Callable[[float, float], object], expected: str) -> None:
     nb11.exercise_3(answer)
-    assert words in said()
+    assert found() == expected
+
+
+def test_exercise_3_tells_the_interval() -> None:
+    nb11.exercise_3(lambda w, m: math.sqrt(2 * w * m))
+    assert "15 minutes" in check.outcomes[-1].message
 
 
 def shards(weights: float, memory: float, numbers: int = 8) -> int:
-    found = 1
-    while 4 * numbers * weights / found > memory:
-        found *= 2
-    return found
+    count = 1
+    while 4 * numbers * weights / count > memory:
+        count *= 2
+    return count
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (shards, "✓"),
-        (lambda w, m: shards(w, m, 1), "not one"),
-        (lambda w, m: shards(w, m, 2), "not two"),
-        (lambda w, m: 2 * shards(w, m), "one doubling too many"),
-        (lambda w, m: math.ceil(32 * w / m), "no power of two"),
-        (lambda w, m: ..., "not attempted yet"),
+        (shards, "right"),
+        (lambda w, m: shards(w, m, 1), "one-number-a-weight"),
+        (lambda w, m: shards(w, m, 2), "two-numbers-a-weight"),
+        (lambda w, m: 2 * shards(w, m), "one-doubling-too-many"),
+        (lambda w, m: math.ceil(32 * w / m), "not-a-power-of-two"),
+        (lambda w, m: ..., "open"),
     ],
 )
-def test_exercise_4(answer: Callable[[float, float], object], words: str) -> None:
+def test_exercise_4(answer: Callable[[float, float], object], expected: str) -> None:
     nb11.exercise_4(answer)
-    assert words in said()
+    assert found() == expected

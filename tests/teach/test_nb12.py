@@ -14,10 +14,7 @@ from spnb.run.history import History
 from spnb.teach import check
 from spnb.teach.checks import nb12
 from spnb.teach.symptoms import Symptoms
-
-
-def said() -> str:
-    return str(check.outcomes[-1])
+from tests.teach.judged import found
 
 
 def own_prior(
@@ -32,40 +29,40 @@ def own_prior(
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (own_prior(lambda p: p[0].numel() ** -0.5), "✓"),
-        (own_prior(lambda p: p[0].numel() ** -0.5, norm=dist.Normal(0, 1)), "has a prior"),
-        (own_prior(lambda p: p[0].numel() ** -0.5, kind=dist.Laplace), "where a Normal is wanted"),
-        (own_prior(lambda p: p.shape[0] ** -0.5), "not the outputs"),
-        (own_prior(lambda p: 1 / p[0].numel()), "not the variance"),
-        (own_prior(lambda p: p.shape[-1] ** -0.5), "channels × height × width"),
-        (own_prior(lambda p: 1.0), "divide by it"),
-        (own_prior(lambda p: p[0].numel() ** -0.5, bias=32**-0.5), "a bias has no inputs"),
-        (lambda n, p: None, "is a `return` missing"),
-        (lambda n, p: ..., "not attempted yet"),
+        (own_prior(lambda p: p[0].numel() ** -0.5), "right"),
+        (own_prior(lambda p: p[0].numel() ** -0.5, norm=dist.Normal(0, 1)), "prior-on-norm"),
+        (own_prior(lambda p: p[0].numel() ** -0.5, kind=dist.Laplace), "not-normal"),
+        (own_prior(lambda p: p.shape[0] ** -0.5), "outputs-not-inputs"),
+        (own_prior(lambda p: 1 / p[0].numel()), "variance-not-deviation"),
+        (own_prior(lambda p: p.shape[-1] ** -0.5), "kernel-width-alone"),
+        (own_prior(lambda p: 1.0), "not-divided-by-root-n"),
+        (own_prior(lambda p: p[0].numel() ** -0.5, bias=32**-0.5), "bias-scaled"),
+        (lambda n, p: None, "no-return"),
+        (lambda n, p: ..., "open"),
     ],
 )
-def test_exercise_1(answer: Callable[[str, Tensor], object], words: str) -> None:
+def test_exercise_1(answer: Callable[[str, Tensor], object], expected: str) -> None:
     nb12.exercise_1(answer)
-    assert words in said()
+    assert found() == expected
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (lambda p, c: (p.mean(0) @ c.T).argmin(-1), "✓"),
-        (lambda p, c: p.mean(0).argmax(-1), "costs play no part"),
-        (lambda p, c: (p.mean(0) @ c.T).argmax(-1), "dearest action"),
-        (lambda p, c: (p @ c.T).argmin(-1).mode(0).values, "vote of the samples"),
-        (lambda p, c: p.mean(0) @ c.T, "take the least of each row"),
-        (lambda p, c: (p @ c.T).argmin(-1), "each sample decides for itself"),
-        (lambda p, c: ..., "not attempted yet"),
+        (lambda p, c: (p.mean(0) @ c.T).argmin(-1), "right"),
+        (lambda p, c: p.mean(0).argmax(-1), "likelier-class"),
+        (lambda p, c: (p.mean(0) @ c.T).argmax(-1), "dearest-action"),
+        (lambda p, c: (p @ c.T).argmin(-1).mode(0).values, "votes"),
+        (lambda p, c: p.mean(0) @ c.T, "costs-not-actions"),
+        (lambda p, c: (p @ c.T).argmin(-1), "samples-not-averaged"),
+        (lambda p, c: ..., "open"),
     ],
 )
-def test_exercise_2(answer: Callable[[Tensor, Tensor], object], words: str) -> None:
+def test_exercise_2(answer: Callable[[Tensor, Tensor], object], expected: str) -> None:
     nb12.exercise_2(answer)
-    assert words in said()
+    assert found() == expected
 
 
 def kl(m: Tensor, s: Tensor, p: Tensor) -> Tensor:
@@ -73,21 +70,21 @@ def kl(m: Tensor, s: Tensor, p: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (kl, "✓"),
-        (lambda m, s, p: kl(m, s, p) + 0.5, "equal normals must be zero"),
-        (lambda m, s, p: kl(m, s, p).sum(), "(50,) is wanted"),
-        (lambda m, s, p: kl(m, s, p) - 2 * (p / s).log(), "logarithm has the wrong sign"),
-        (lambda m, s, p: kl(m, s, p) + (s - s**2) / (2 * p**2), "posterior must be squared"),
-        (lambda m, s, p: (p / s).log() + (s**2 + m**2) / (2 * p) - 0.5, "prior must be squared"),
-        (lambda m, s, p: (s / p).log() + (p**2 + m**2) / (2 * s**2) - 0.5, "other way round"),
-        (lambda m, s, p: ..., "not attempted yet"),
+        (kl, "right"),
+        (lambda m, s, p: kl(m, s, p) + 0.5, "constant-missing"),
+        (lambda m, s, p: kl(m, s, p).sum(), "shape"),
+        (lambda m, s, p: kl(m, s, p) - 2 * (p / s).log(), "sign-of-logarithm"),
+        (lambda m, s, p: kl(m, s, p) + (s - s**2) / (2 * p**2), "posterior-width-not-squared"),
+        (lambda m, s, p: (p / s).log() + (s**2 + m**2) / (2 * p) - 0.5, "prior-width-not-squared"),
+        (lambda m, s, p: (s / p).log() + (p**2 + m**2) / (2 * s**2) - 0.5, "reversed-kl"),
+        (lambda m, s, p: ..., "open"),
     ],
 )
-def test_exercise_3(answer: Callable[[Tensor, Tensor, Tensor], object], words: str) -> None:
+def test_exercise_3(answer: Callable[[Tensor, Tensor, Tensor], object], expected: str) -> None:
     nb12.exercise_3(answer)
-    assert words in said()
+    assert found() == expected
 
 
 def run(data: float, kl_first: float, width: float) -> Symptoms:
@@ -115,16 +112,23 @@ def diagnose(s: Symptoms, chance: float) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "words"),
+    ("answer", "expected"),
     [
-        (diagnose, "✓ Exercise 4: correct: 4 troubles found"),
-        (lambda s, c: "prior" if s.kl_first > 10 else diagnose(s, c), "it is 'initial'"),
-        (lambda s, c: "collapse" if s.like_prior > 0.5 else diagnose(s, c), "it is 'prior'"),
-        (lambda s, c: diagnose(s, 10.0), "you call 'healthy'"),
-        (lambda s, c: None, "is a `return` missing"),
-        (lambda s, c: ..., "not attempted yet"),
+        (diagnose, "right"),
+        (lambda s, c: "prior" if s.kl_first > 10 else diagnose(s, c), "missed-initial"),
+        (lambda s, c: "collapse" if s.like_prior > 0.5 else diagnose(s, c), "missed-prior"),
+        (lambda s, c: diagnose(s, 10.0), "missed-collapse"),
+        (lambda s, c: None, "no-return"),
+        (lambda s, c: ..., "open"),
     ],
 )
-def test_exercise_4(answer: Callable[[Symptoms, float], object], words: str) -> None:
+def test_exercise_4(answer: Callable[[Symptoms, float], object], expected: str) -> None:
     nb12.exercise_4(answer, TROUBLES, 0.66)
-    assert words in said()
+    assert found() == expected
+
+
+def test_exercise_4_tells_what_was_taken_for_what() -> None:
+    nb12.exercise_4(lambda s, c: diagnose(s, 10.0), TROUBLES, 0.66)
+    assert "you call 'healthy'; it is 'collapse'" in check.outcomes[-1].message
+    nb12.exercise_4(diagnose, TROUBLES, 0.66)
+    assert "4 troubles found" in check.outcomes[-1].message

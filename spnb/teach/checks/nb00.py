@@ -30,9 +30,17 @@ def exercise_1(average: Callable[[Tensor], Any], pool: WorkerPool) -> str:
     results = pool.run(_on_rank, average, values)
     for rank, (answer, _) in enumerate(results):
         mistakes = [
-            (total, "you summed over ranks instead of averaging"),
-            (values[rank], "each rank still has its own value: is the all-reduce missing?"),
-            (values[rank] / pool.size, "you divided, but nothing was summed over the ranks"),
+            (total, "summed-not-averaged", "you summed over ranks instead of averaging"),
+            (
+                values[rank],
+                "no-all-reduce",
+                "each rank still has its own value: is the all-reduce missing?",
+            ),
+            (
+                values[rank] / pool.size,
+                "divided-not-summed",
+                "you divided, but nothing was summed over the ranks",
+            ),
         ]
         close(answer, mean, mistakes, what=f"rank {rank}'s answer")
     if any(not torch.equal(after, values[rank]) for rank, (_, after) in enumerate(results)):
@@ -48,30 +56,42 @@ def exercise_2(choice: dict[str, Any]) -> str:
     """Copy or share."""
     for name in ("images", "network", "results"):
         if name not in choice:
-            raise Wrong(f"there is no entry '{name}'")
+            raise Wrong("missing-entry", f"there is no entry '{name}'")
     equal(
         choice["images"],
         "share",
-        {
-            "copy": "a copy of the images works, but takes the memory once more on every rank, and "
-            "nobody writes into them",
-        },
+        [
+            (
+                "copy",
+                "images-copied",
+                "a copy of the images works, but takes the memory once more on every rank, and "
+                "nobody writes into them",
+            ),
+        ],
         what="the choice for the images",
     )
     equal(
         choice["network"],
         "copy",
-        {
-            "share": "if the network is shared, each rank overwrites the others' weights",
-        },
+        [
+            (
+                "share",
+                "network-shared",
+                "if the network is shared, each rank overwrites the others' weights",
+            ),
+        ],
         what="the choice for the network",
     )
     equal(
         choice["results"],
         "share",
-        {
-            "copy": "each rank would write into its own copy, unseen by the notebook",
-        },
+        [
+            (
+                "copy",
+                "results-copied",
+                "each rank would write into its own copy, unseen by the notebook",
+            ),
+        ],
         what="the choice for the results",
     )
     return "share what is read by all, or written on purpose; copy what each rank changes"
@@ -89,22 +109,30 @@ def exercise_3(mean_of_all: Callable[[Tensor], Any], pool: WorkerPool) -> str:
         mistakes = [
             (
                 means.mean(),
+                "mean-of-means",
                 "that is the mean of the means: a rank with few entries counts as much "
                 "as one with many. Sum and count must be summed separately",
             ),
             (
                 means[rank],
+                "no-all-reduce",
                 "each rank still has the mean of its own entries: nothing was summed "
                 "over the ranks",
             ),
-            (means.sum(), "you summed the means over ranks"),
-            (everything.sum(), "you summed over ranks, but did not divide by the count"),
+            (means.sum(), "summed-not-averaged", "you summed the means over ranks"),
+            (
+                everything.sum(),
+                "entries-not-averaged",
+                "you summed over ranks, but did not divide by the count",
+            ),
             (
                 everything.sum() / pool.size,
+                "divided-by-ranks",
                 "you divided by the number of ranks instead of the number of entries",
             ),
             (
                 everything.sum() / len(values[rank]),
+                "own-count",
                 "the sum is over all ranks, but the count is this rank's own",
             ),
         ]
@@ -119,23 +147,34 @@ def exercise_4(epistemic_by_angle: Callable[[Tensor], Any], probabilities: Tenso
     aleatoric = torch.special.entr(probabilities).sum(-1).mean(0)
     expected = (total - aleatoric).mean(-1)
     pooled = torch.special.entr(probabilities.mean((0, 2))).sum(-1)
-    mistakes: list[tuple[Any, str]] = [
-        (total.mean(-1), "that is the whole entropy: subtract the mean entropy of the draws"),
+    mistakes: list[tuple[Any, str, str]] = [
+        (
+            total.mean(-1),
+            "total-entropy",
+            "that is the whole entropy: subtract the mean entropy of the draws",
+        ),
         (
             aleatoric.mean(-1),
+            "mean-entropy",
             "that is the mean entropy of single draws, the part that is *not* disagreement",
         ),
         (
             pooled - aleatoric.mean(-1),
+            "digits-pooled",
             "you averaged the probabilities over the digits as well: "
             "each digit has its own entropy",
         ),
-        ((total - aleatoric).sum(-1), "that is the sum over the digits: take the mean"),
+        (
+            (total - aleatoric).sum(-1),
+            "digits-not-averaged",
+            "that is the sum over the digits: take the mean",
+        ),
         (
             (total - aleatoric).mean(0),
+            "wrong-dimension",
             "that is one number for each digit: average over the digits, not over the angles",
         ),
-        (expected / math.log(2), "your entropy is in bits: use the natural logarithm"),
+        (expected / math.log(2), "bits", "your entropy is in bits: use the natural logarithm"),
     ]
     close(epistemic_by_angle(probabilities.clone()), expected, mistakes)
     most = int(expected.argmax())

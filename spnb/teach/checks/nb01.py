@@ -29,21 +29,32 @@ def exercise_1(share_plausible: Callable[[Tensor, float, float], Any]) -> str:
         [
             (
                 inside.double().mean(),
+                "weeks-counted",
                 "you counted weeks; count whole functions: one bad week is"
                 " enough to make a function implausible",
             ),
             (
                 inside.any(1).double().mean(),
+                "any-week",
                 "you asked for *any* week inside the range; all of a"
                 " function's weeks must lie in it",
             ),
-            (inside.all(1).double().sum(), "that is a count; divide by the number of functions"),
+            (
+                inside.all(1).double().sum(),
+                "count-not-share",
+                "that is a count; divide by the number of functions",
+            ),
             (
                 inside.all(0).double().mean(),
+                "wrong-dimension",
                 "you judged weeks over all functions; judge functions"
                 " over all weeks: the weeks are dimension 1",
             ),
-            ((~inside.all(1)).double().mean(), "that is the share of implausible functions"),
+            (
+                (~inside.all(1)).double().mean(),
+                "share-outside",
+                "that is the share of implausible functions",
+            ),
         ],
     )
     return "a prior can be judged before there are any data"
@@ -61,8 +72,10 @@ def exercise_2(split_variance: Callable[[Tensor, Tensor], Any]) -> str:
     """The law of total variance."""
     means, sds = _cloud()
     answer = split_variance(means, sds)
+    if answer is ...:
+        raise NotAttempted
     if not isinstance(answer, tuple | list):
-        raise NotAttempted if answer is ... else Wrong("return two things: epistemic, aleatoric")
+        raise Wrong("not-a-pair", "return two things: epistemic, aleatoric")
     equal(len(answer), 2, what="the number of things you returned")
     epistemic, aleatoric = answer
     biased = (
@@ -74,10 +87,26 @@ def exercise_2(split_variance: Callable[[Tensor, Tensor], Any]) -> str:
         epistemic,
         means.var(0, correction=0 if biased else 1),
         [
-            (means.std(0), "that is a standard deviation; variances add up, deviations do not"),
-            (means.var(1), "you took the variance over the times; samples are dimension 0"),
-            (means.var(), "one number is too little: samples are dimension 0, keep the times"),
-            (sds.square().mean(0), "epistemic and aleatoric are in each other's place"),
+            (
+                means.std(0),
+                "deviation-not-variance",
+                "that is a standard deviation; variances add up, deviations do not",
+            ),
+            (
+                means.var(1),
+                "wrong-dimension",
+                "you took the variance over the times; samples are dimension 0",
+            ),
+            (
+                means.var(),
+                "all-dimensions",
+                "one number is too little: samples are dimension 0, keep the times",
+            ),
+            (
+                sds.square().mean(0),
+                "swapped-parts",
+                "epistemic and aleatoric are in each other's place",
+            ),
         ],
         what="the epistemic part",
     )
@@ -85,11 +114,31 @@ def exercise_2(split_variance: Callable[[Tensor, Tensor], Any]) -> str:
         aleatoric,
         sds.square().mean(0),
         [
-            (sds.mean(0).square(), "you squared the mean; take the mean of the squares"),
-            (sds.mean(0), "that is a mean standard deviation; square first, then average"),
-            (sds.square().sum(0), "you summed over the samples instead of averaging"),
-            (sds.var(0), "that is how much the noise differs between samples, not the noise"),
-            (sds.square().mean(1), "you averaged over the times; samples are dimension 0"),
+            (
+                sds.mean(0).square(),
+                "square-of-mean",
+                "you squared the mean; take the mean of the squares",
+            ),
+            (
+                sds.mean(0),
+                "deviations-averaged",
+                "that is a mean standard deviation; square first, then average",
+            ),
+            (
+                sds.square().sum(0),
+                "samples-not-averaged",
+                "you summed over the samples instead of averaging",
+            ),
+            (
+                sds.var(0),
+                "variance-of-noise",
+                "that is how much the noise differs between samples, not the noise",
+            ),
+            (
+                sds.square().mean(1),
+                "wrong-dimension",
+                "you averaged over the times; samples are dimension 0",
+            ),
         ],
         what="the aleatoric part",
     )
@@ -114,14 +163,42 @@ def exercise_3(coverage: Callable[[Tensor, float, Tensor], Any]) -> str:
         coverage(means, noise, targets),
         share(total),
         [
-            (share(epistemic), "your band is epistemic alone; a new measurement has noise too"),
-            (share(still), "your band is the noise alone; the samples disagree as well"),
-            (share(epistemic + noise), "you added standard deviations; add variances"),
-            (share(total / COVER_90), "one standard deviation holds 68 %, not 90 %"),
-            (share(total.square()), "you forgot the square root: that was a variance"),
-            (below, "only the upper edge counts in yours; take the distance without its sign"),
-            (1 - share(total), "that is the share outside the band"),
-            (share(total) * 200, "that is a count; divide by the number of values"),
+            (
+                share(epistemic),
+                "epistemic-alone",
+                "your band is epistemic alone; a new measurement has noise too",
+            ),
+            (
+                share(still),
+                "noise-alone",
+                "your band is the noise alone; the samples disagree as well",
+            ),
+            (
+                share(epistemic + noise),
+                "deviations-added",
+                "you added standard deviations; add variances",
+            ),
+            (
+                share(total / COVER_90),
+                "one-deviation",
+                "one standard deviation holds 68 %, not 90 %",
+            ),
+            (
+                share(total.square()),
+                "no-square-root",
+                "you forgot the square root: that was a variance",
+            ),
+            (
+                below,
+                "upper-edge-only",
+                "only the upper edge counts in yours; take the distance without its sign",
+            ),
+            (1 - share(total), "share-outside", "that is the share outside the band"),
+            (
+                share(total) * 200,
+                "count-not-share",
+                "that is a count; divide by the number of values",
+            ),
         ],
         atol=0.6 / 200 / 2,
     )
@@ -136,12 +213,20 @@ def exercise_4(samples_needed: Callable[[float, float], Any]) -> str:
         exact = (spread / error) ** 2
         right = math.ceil(exact - 1e-9)
         mistakes = [
-            (math.ceil(spread / error), "the error falls with the *root* of S: square the ratio"),
-            (math.floor(exact), "you rounded down, which leaves the error just too large"),
-            (exact, "a number of samples is a whole number: round up"),
-            (math.ceil((error / spread) ** 2), "your ratio stands on its head"),
+            (
+                math.ceil(spread / error),
+                "not-squared",
+                "the error falls with the *root* of S: square the ratio",
+            ),
+            (
+                math.floor(exact),
+                "rounded-down",
+                "you rounded down, which leaves the error just too large",
+            ),
+            (exact, "not-whole", "a number of samples is a whole number: round up"),
+            (math.ceil((error / spread) ** 2), "inverted", "your ratio stands on its head"),
         ]
         what = f"your answer for a spread of {spread} and an error of {error}"
-        known = [(value, text) for value, text in mistakes if value != right]
+        known = [mistake for mistake in mistakes if mistake[0] != right]
         close(samples_needed(spread, error), right, known, what=what, rtol=0, atol=1e-9)
     return "half the error costs four times the samples"

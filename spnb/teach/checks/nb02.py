@@ -22,24 +22,36 @@ def exercise_1(bill: Callable[[float, float, float, float], Any]) -> str:
         answer = _pair(bill(few, first, many, last), "offset, per_sample")
         through_zero = last / many
         mistakes = [
-            ((each, offset), "you return the two in the other order: the offset comes first"),
+            (
+                (each, offset),
+                "swapped-parts",
+                "you return the two in the other order: the offset comes first",
+            ),
             (
                 (last - through_zero * many, through_zero),
+                "through-zero",
                 "time / S hands the offset to the samples: divide the *difference* of the times "
                 "by the difference of the samples",
             ),
-            ((first, each), "the offset is the time with no sample at all, not the first time"),
+            (
+                (first, each),
+                "offset-is-first-time",
+                "the offset is the time with no sample at all, not the first time",
+            ),
             (
                 (first - each, each),
+                "one-sample-off",
                 "you took the cost of one sample off the first time; it has more samples than one",
             ),
             (
                 (first, last - first),
+                "difference-not-divided",
                 "the difference of the times is the cost of all samples between: divide it by how "
                 "many they are",
             ),
             (
                 (first - few / each, 1 / each),
+                "inverted",
                 "that is samples a millisecond; milliseconds a sample is asked for",
             ),
         ]
@@ -57,24 +69,36 @@ def exercise_2(largest_samples: Callable[[int, int, int, int], Any]) -> str:
         mistakes = [
             (
                 ranks * (budget // each),
+                "base-missing",
                 f"{case}: each rank needs its base as well, before the first sample",
             ),
             (
                 (ranks * (budget - base)) // each,
+                "memory-pooled",
                 f"{case}: you divided the memory of all ranks together, but no sample can lie on "
                 "two ranks: round down on each",
             ),
             (
                 (ranks * budget - base) // each,
+                "base-once",
                 f"{case}: every rank has a base of its own, not only the first",
             ),
             (
                 ranks * math.ceil(exact),
+                "rounded-up",
                 f"{case}: rounded up, the last sample no longer fits: round down",
             ),
-            (ranks * exact, f"{case}: there are only whole samples: round down on each rank"),
-            (fits, f"{case}: that is what fits on one rank"),
-            (0, f"{case}: nothing fits? Take the base off, then divide by the size of a sample"),
+            (
+                ranks * exact,
+                "not-whole",
+                f"{case}: there are only whole samples: round down on each rank",
+            ),
+            (fits, "one-rank", f"{case}: that is what fits on one rank"),
+            (
+                0,
+                "zero",
+                f"{case}: nothing fits? Take the base off, then divide by the size of a sample",
+            ),
         ]
         equal(largest_samples(budget, base, each, ranks), ranks * fits, mistakes, what=case)
     return "each rank fills its own memory, so S grows with the ranks"
@@ -92,22 +116,30 @@ def exercise_3(samples_worth: Callable[[float, float, float], Any]) -> str:
         mistakes = [
             (
                 _whole(sample / batch * (1 - share) / share),
+                "not-squared",
                 f"{case}: variances add up, standard deviations do not: square them",
             ),
             (
                 _whole(squares / share),
+                "not-of-total",
                 f"{case}: the share is that of the *total* variance, samples and batch together",
             ),
             (
                 _whole(squares * share / (1 - share)),
+                "batch-share",
                 f"{case}: your share is that of the batch; the samples' share is asked for",
             ),
             (
                 _whole((sample / batch * (1 - share) / share) ** 2),
+                "share-squared",
                 f"{case}: the share is one of variances, so it must not be squared as well",
             ),
-            (math.floor(exact), f"{case}: S must be a whole number, at least 1, rounded *up*"),
-            (exact, f"{case}: S must be a whole number, at least 1, rounded *up*"),
+            (
+                math.floor(exact),
+                "rounded-down",
+                f"{case}: S must be a whole number, at least 1, rounded *up*",
+            ),
+            (exact, "not-whole", f"{case}: S must be a whole number, at least 1, rounded *up*"),
         ]
         equal(samples_worth(sample, batch, share), _whole(exact), mistakes, what=case)
     return "beyond that S, a larger batch is the better buy"
@@ -121,18 +153,24 @@ def exercise_4(pairs: Callable[[Tensor], Any]) -> str:
     mistakes = [
         (
             torch.cat([noise, -noise]),
+            "partners-apart",
             "the partners are right, but lie K rows apart: a rank with the first half of the "
             "samples would hold no pair at all",
         ),
-        (noise.repeat_interleave(2, 0), "each row comes twice with the *same* sign"),
-        (noise.repeat(2, 1), "the noise comes twice with the *same* sign"),
+        (noise.repeat_interleave(2, 0), "same-sign", "each row comes twice with the *same* sign"),
+        (noise.repeat(2, 1), "same-sign", "the noise comes twice with the *same* sign"),
         (
             -expected,
+            "opposite-first",
             "the pairs are right, but let the first of each keep its sign: row 2k is noise k",
         ),
-        (torch.stack([noise, -noise], 1), "the pairs are right: now flatten [K, 2, P] to [2K, P]"),
-        (noise, "that is the noise you were given; its opposites are missing"),
-        (-noise, "those are the opposites alone; the noise itself is missing"),
+        (
+            torch.stack([noise, -noise], 1),
+            "not-flattened",
+            "the pairs are right: now flatten [K, 2, P] to [2K, P]",
+        ),
+        (noise, "opposites-missing", "that is the noise you were given; its opposites are missing"),
+        (-noise, "noise-missing", "those are the opposites alone; the noise itself is missing"),
     ]
     answer = pairs(noise.clone())
     _name_by_shape(answer, expected, mistakes)
@@ -154,32 +192,45 @@ def exercise_5(
     mistakes = [
         (
             single.unflatten(0, (-1, size)).mean(1),
+            "mean-of-logs",
             "you averaged the NLL of single draws; average their *probabilities*, then score the "
             "average",
         ),
-        (-expected, "the sign: NLL is the *negative* log-likelihood"),
+        (-expected, "sign", "the sign: NLL is the *negative* log-likelihood"),
         (
             strided,
+            "strided-groups",
             "your groups take every G-th draw; neighbours belong together: "
             "`unflatten(0, (-1, size))`",
         ),
         (
             -chosen.mean(1).log().unflatten(0, (-1, size)).mean(1),
+            "images-first",
             "you averaged over the images before the logarithm: average the draws first, the "
             "images last",
         ),
         (
             -chosen.unflatten(0, (-1, size)).mean((1, 2)).log(),
+            "images-first",
             "you averaged over the images before the logarithm: average the draws first, the "
             "images last",
         ),
-        (expected.mean(), "that is the mean over the groups: return one score for each group"),
-        (expected.std(), "that is the spread already: return one score for each group"),
+        (
+            expected.mean(),
+            "groups-averaged",
+            "that is the mean over the groups: return one score for each group",
+        ),
+        (expected.std(), "spread", "that is the spread already: return one score for each group"),
         (
             nll(probabilities.mean(0, keepdim=True), targets),
+            "one-group",
             "that is the score of all draws together: make groups of `size` first",
         ),
-        (nll(probabilities, targets), "those are the scores of single draws: make groups first"),
+        (
+            nll(probabilities, targets),
+            "single-draws",
+            "those are the scores of single draws: make groups first",
+        ),
     ]
     answer = group_scores(probabilities.clone(), targets.clone(), size)
     _name_by_shape(answer, expected, mistakes)
@@ -195,28 +246,28 @@ def _whole(ratio: float) -> int:
     return max(1, math.ceil(round(ratio, 9)))
 
 
-def _name_by_shape(answer: Any, expected: Tensor, mistakes: list[tuple[Tensor, str]]) -> None:
+def _name_by_shape(answer: Any, expected: Tensor, mistakes: list[tuple[Tensor, str, str]]) -> None:
     """Name a mistake that shows in the shape as well, which `close` would only call misshapen.
 
     Args:
         answer: what the learner's code gave.
         expected: what it should be.
-        mistakes: known wrong values, each with the sentence that names its mistake.
+        mistakes: known wrong values, each with its mistake's name and sentence.
     """
     if not isinstance(answer, Tensor) or answer.shape == expected.shape:
         return
-    for wrong, sentence in mistakes:
+    for wrong, mistake, sentence in mistakes:
         if answer.shape == wrong.shape and torch.allclose(answer.to(wrong), wrong):
-            raise Wrong(sentence)
+            raise Wrong(mistake, sentence)
 
 
 def _pair(answer: Any, names: str) -> tuple[float, float]:
     """Two numbers, or the sentence that says what came instead."""
     if answer is None:
-        raise Wrong("the function returns nothing: is a `return` missing?")
+        raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
     if not attempted(answer):
         raise NotAttempted
     if not isinstance(answer, (tuple, list, Tensor)) or len(answer) != 2:
-        raise Wrong(f"two numbers are wanted: {names}")
+        raise Wrong("not-a-pair", f"two numbers are wanted: {names}")
     first, second = (float(value) for value in answer)
     return first, second

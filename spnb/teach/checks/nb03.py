@@ -27,30 +27,40 @@ def exercise_1(my_samples: Callable[[int, int, int], Sequence[int]]) -> str:
         for rank in range(world_size):
             answer = my_samples(num_samples, world_size, rank)
             if answer is None or not attempted(answer):
-                raise Wrong("the function returns nothing: is a `return` missing?")
+                raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
             shares.append([int(sample) for sample in answer])
         given = sorted(sample for share in shares for sample in share)
         if not set(given) <= set(range(num_samples)):
             strange = next(sample for sample in given if sample not in range(num_samples))
-            raise Wrong(f"{case}: there is no sample {strange}; indices run from 0 to S - 1")
+            raise Wrong(
+                "no-such-sample",
+                f"{case}: there is no sample {strange}; indices run from 0 to S - 1",
+            )
         if world_size > 1 and len(set(map(tuple, shares))) == 1:
-            raise Wrong(f"{case}: every rank gets the same samples; the rank must play a part")
+            raise Wrong(
+                "same-samples",
+                f"{case}: every rank gets the same samples; the rank must play a part",
+            )
         missing = sorted(set(range(num_samples)) - set(given))
         if missing and len(given) == world_size * (num_samples // world_size):
             raise Wrong(
+                "integer-division",
                 f"{case}: integer division gives {num_samples // world_size} to each rank and "
-                f"forgets {len(missing)}, namely {missing}"
+                f"forgets {len(missing)}, namely {missing}",
             )
         if len(set(given)) < len(given):
             twice = next(sample for sample in given if given.count(sample) > 1)
             owners = [rank for rank, share in enumerate(shares) if twice in share]
-            raise Wrong(f"{case}: sample {twice} is given out twice, to ranks {owners}")
+            raise Wrong(
+                "sample-twice", f"{case}: sample {twice} is given out twice, to ranks {owners}"
+            )
         if missing:
-            raise Wrong(f"{case}: nobody evaluates {missing}")
+            raise Wrong("sample-missing", f"{case}: nobody evaluates {missing}")
         sizes = [len(share) for share in shares]
         if max(sizes) - min(sizes) > 1:
             raise Wrong(
-                f"{case}: the ranks get {sizes}; all wait for the one with most, so share fairly"
+                "unfair-shares",
+                f"{case}: the ranks get {sizes}; all wait for the one with most, so share fairly",
             )
     return "every sample has exactly one owner, and no rank waits longer than it must"
 
@@ -62,34 +72,47 @@ def exercise_2(part_of_rank: Callable[..., Any]) -> str:
     kl, num_data, num_samples, world_size = torch.tensor(8.0), 4, 4, 2
     parts = [part_of_rank(losses, kl, num_samples, num_data, world_size) for losses in shares]
     if any(part is None for part in parts):
-        raise Wrong("the function returns nothing: is a `return` missing?")
+        raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
     data, prior = torch.cat(shares).sum() / num_samples, kl / num_data
     means = torch.stack([losses.mean() for losses in shares])
     mistakes = [
-        (data + world_size * prior, "every rank adds the whole KL, so it is counted twice"),
+        (
+            data + world_size * prior,
+            "kl-counted-twice",
+            "every rank adds the whole KL, so it is counted twice",
+        ),
         (
             means.sum() + prior,
+            "summed-not-averaged",
             "you take the mean over each rank's own samples, and the sum over "
             "ranks then is W times too large: divide by S",
         ),
         (
             means.sum() + world_size * prior,
+            "summed-not-averaged-and-kl-counted-twice",
             "you take the mean over each rank's own samples instead "
             "of dividing by S, and the KL is counted twice",
         ),
         (
             means.mean() + prior,
+            "mean-of-means",
             "that is the mean of the means: a rank with 1 sample counts as much as one with 3",
         ),
         (
             torch.cat(shares).sum() + prior,
+            "samples-not-averaged",
             "the data term is a sum over samples, not a mean: divide by num_samples",
         ),
-        (data + kl, "the KL is not divided by N"),
-        (data + world_size * kl, "the KL is divided neither by N nor by the world size"),
-        (data, "the KL is missing"),
+        (data + kl, "kl-not-divided", "the KL is not divided by N"),
+        (
+            data + world_size * kl,
+            "kl-not-divided-and-counted-twice",
+            "the KL is divided neither by N nor by the world size",
+        ),
+        (data, "kl-missing", "the KL is missing"),
         (
             (data + prior) / world_size,
+            "divided-twice",
             "you divide by the world size once too often: the data term "
             "is shared out by its samples already",
         ),
@@ -111,19 +134,26 @@ def exercise_3(combine: Callable[[Tensor, Tensor], Any]) -> str:
     counts = torch.tensor([3, 1, 2])
     weighted = counts[:, None] * local_means
     mistakes = [
-        (local_means.sum(0), "you summed over ranks instead of averaging"),
+        (local_means.sum(0), "summed-not-averaged", "you summed over ranks instead of averaging"),
         (
             local_means.mean(0),
+            "mean-of-means",
             "that is the mean of the means: right only where every rank has the "
             "same number of samples",
         ),
-        (weighted.sum(0), "that is the sum over all samples: divide by how many there are"),
+        (
+            weighted.sum(0),
+            "samples-not-averaged",
+            "that is the sum over all samples: divide by how many there are",
+        ),
         (
             weighted.sum(0) / len(counts),
+            "divided-by-ranks",
             "you divided by the number of ranks instead of the number of samples",
         ),
         (
             local_means.sum(0) / counts.sum(),
+            "not-weighted",
             "each mean must be multiplied by its count before the sum",
         ),
     ]
@@ -165,13 +195,23 @@ def exercise_5(bytes_per_step: Callable[[int, int, int, int], Any], pool: Worker
     mistakes = [
         (
             4 * weights,
+            "one-number-a-weight",
             "a mean-field posterior learns two numbers for each weight, a mean and a scale",
         ),
-        (2 * weights, "that is how many numbers there are: each takes itemsize bytes"),
-        (weights, "two numbers for each weight, and each takes itemsize bytes"),
+        (
+            2 * weights,
+            "numbers-not-bytes",
+            "that is how many numbers there are: each takes itemsize bytes",
+        ),
+        (
+            weights,
+            "weights-not-bytes",
+            "two numbers for each weight, and each takes itemsize bytes",
+        ),
         *(
             (
                 (factor * 4 * weights * count),
+                "times-samples",
                 "the samples' gradients are summed *before* they are sent, so S plays no part",
             )
             for factor in (1, 2)
@@ -180,6 +220,7 @@ def exercise_5(bytes_per_step: Callable[[int, int, int, int], Any], pool: Worker
         *(
             (
                 (factor * 4 * weights * rows),
+                "times-rows",
                 "what is sent is a gradient; the rows of the batch are summed up in it",
             )
             for factor in (1, 2)

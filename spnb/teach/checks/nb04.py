@@ -27,7 +27,7 @@ def exercise_1(ddp_loss: Callable[..., Any]) -> str:
         for own in parts
     ]
     if any(answer is None for answer in answers):
-        raise Wrong("the function returns nothing: is a `return` missing?")
+        raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
     if not all(map(attempted, answers)):
         raise NotAttempted
     total = torch.stack([own.sum() for own in parts]).sum()
@@ -47,21 +47,38 @@ def exercise_1(ddp_loss: Callable[..., Any]) -> str:
     )
     rows_missing = "the mean over the rows is missing: divide by B"
     mistakes = [
-        (means + prior, uneven),
-        (means + prior / world_size, f"{uneven}; and {shared_kl}"),
-        (data / world_size + prior, small),
-        (data / world_size + prior / world_size, f"{small}; and so does the KL"),
-        (data + prior / world_size, shared_kl),
-        (data + world_size * prior, "the KL is multiplied by the world size: it counts W times"),
-        (data, "the KL is missing"),
-        (data + kl, "the KL is not divided by N"),
-        (num_samples * data + prior, "the mean over the samples is missing: divide by S"),
+        (means + prior, "mean-of-means", uneven),
+        (
+            means + prior / world_size,
+            "mean-of-means-and-kl-too-small",
+            f"{uneven}; and {shared_kl}",
+        ),
+        (data / world_size + prior, "data-term-too-small", small),
+        (data / world_size + prior / world_size, "both-too-small", f"{small}; and so does the KL"),
+        (data + prior / world_size, "kl-too-small", shared_kl),
+        (
+            data + world_size * prior,
+            "kl-counted-twice",
+            "the KL is multiplied by the world size: it counts W times",
+        ),
+        (data, "kl-missing", "the KL is missing"),
+        (data + kl, "kl-not-divided", "the KL is not divided by N"),
+        (
+            num_samples * data + prior,
+            "samples-not-averaged",
+            "the mean over the samples is missing: divide by S",
+        ),
         (
             num_samples / world_size * data + prior,
+            "samples-not-averaged-and-w-missing",
             "both the mean over the samples and W are missing",
         ),
-        (batch_size * data + prior, rows_missing),
-        (batch_size / world_size * data + prior, f"{rows_missing}; and DDP divides by W"),
+        (batch_size * data + prior, "rows-not-averaged", rows_missing),
+        (
+            batch_size / world_size * data + prior,
+            "rows-not-averaged-and-w-missing",
+            f"{rows_missing}; and DDP divides by W",
+        ),
     ]
     mean = torch.stack([torch.as_tensor(answer).double() for answer in answers]).mean()
     close(mean, data + prior, mistakes, what="DDP's average of your losses")
@@ -74,38 +91,65 @@ def exercise_2(efficiencies: Callable[..., Any]) -> str:
     alone, strong, weak, world_size = 120.0, 40.0, 150.0, 4
     answer = efficiencies(alone, strong, weak, world_size)
     if answer is None:
-        raise Wrong("the function returns nothing: is a `return` missing?")
+        raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
     if not attempted(answer):
         raise NotAttempted
     if not isinstance(answer, (tuple, list)) or len(answer) != 2:
-        raise Wrong("two numbers are wanted: strong, then weak")
+        raise Wrong("not-a-pair", "two numbers are wanted: strong, then weak")
     right = (alone / strong / world_size, alone / weak)
     if torch.allclose(torch.tensor(answer[::-1]).double(), torch.tensor(right).double()):
-        raise Wrong("the two are right, but in the other order: strong first")
+        raise Wrong("swapped-parts", "the two are right, but in the other order: strong first")
     close(
         answer[0],
         right[0],
-        {
-            alone / strong: "that is the speed-up: efficiency is the speed-up *per rank*",
-            strong / alone: "you divided strong-scaling efficiency the other way round, and the "
-            "world size is missing",
-            strong * world_size / alone: "you divided strong-scaling efficiency the other way "
-            "round: more than 1 would mean that sharing makes each rank faster",
-            alone / strong * world_size: "the speed-up must be divided by the world size, not "
-            "multiplied",
-        },
+        [
+            (
+                alone / strong,
+                "speed-up",
+                "that is the speed-up: efficiency is the speed-up *per rank*",
+            ),
+            (
+                strong / alone,
+                "strong-inverted-and-w-missing",
+                "you divided strong-scaling efficiency the other way round, and the world size is "
+                "missing",
+            ),
+            (
+                strong * world_size / alone,
+                "strong-inverted",
+                "you divided strong-scaling efficiency the other way round: more than 1 would mean "
+                "that sharing makes each rank faster",
+            ),
+            (
+                alone / strong * world_size,
+                "multiplied-by-ranks",
+                "the speed-up must be divided by the world size, not multiplied",
+            ),
+        ],
         what="strong-scaling efficiency",
     )
     close(
         answer[1],
         right[1],
-        {
-            weak / alone: "you divided weak-scaling efficiency the other way round: a slower step "
-            "must give a smaller number",
-            alone / weak / world_size: "in weak scaling the work has grown with the ranks already: "
-            "do not divide by the world size once more",
-            alone * world_size / weak: "that is the scaled speed-up, W times the efficiency",
-        },
+        [
+            (
+                weak / alone,
+                "weak-inverted",
+                "you divided weak-scaling efficiency the other way round: a slower step must give "
+                "a smaller number",
+            ),
+            (
+                alone / weak / world_size,
+                "weak-divided-by-ranks",
+                "in weak scaling the work has grown with the ranks already: do not divide by the "
+                "world size once more",
+            ),
+            (
+                alone * world_size / weak,
+                "scaled-speed-up",
+                "that is the scaled speed-up, W times the efficiency",
+            ),
+        ],
         what="weak-scaling efficiency",
     )
     return "one rank's time over the time of all, and for constant work once more over W"
@@ -122,7 +166,7 @@ def exercise_3(waiting: Callable[[Any], Any], timeline: Timeline) -> str:
     for case, spans in (("three ranks", made_up), ("the measured step", timeline)):
         answer = waiting(spans)
         if answer is None:
-            raise Wrong("the function returns nothing: is a `return` missing?")
+            raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
         if not attempted(answer):
             raise NotAttempted
         reduces = [next(s for s in one if s.name == "all-reduce") for one in spans]
@@ -134,22 +178,34 @@ def exercise_3(waiting: Callable[[Any], Any], timeline: Timeline) -> str:
     return f"in the measured step the ranks wait {waits} ms for each other"
 
 
-def _wrong_waits(spans: Timeline, arrivals: torch.Tensor) -> Iterator[tuple[torch.Tensor, str]]:
+def _wrong_waits(
+    spans: Timeline, arrivals: torch.Tensor
+) -> Iterator[tuple[torch.Tensor, str, str]]:
     reduces = [next(s for s in one if s.name == "all-reduce") for one in spans]
     ends = torch.tensor([1e3 * span.stop for span in reduces], dtype=torch.float64)
     right = arrivals.max() - arrivals
-    yield ends - arrivals, "that is all of the all-reduce: waiting *and* sending"
-    yield -right, "the sign is wrong: a rank waits from its own arrival to the last one's"
+    yield (
+        ends - arrivals,
+        "whole-all-reduce",
+        "that is all of the all-reduce: waiting *and* sending",
+    )
+    yield -right, "sign", "the sign is wrong: a rank waits from its own arrival to the last one's"
     yield (
         arrivals - arrivals.min(),
-        ("that is how late each rank comes; the one that comes *last* waits for nobody"),
+        "lateness",
+        "that is how late each rank comes; the one that comes *last* waits for nobody",
     )
-    yield right / 1e3, "those are seconds: milliseconds are wanted"
+    yield right / 1e3, "seconds-not-ms", "those are seconds: milliseconds are wanted"
     yield (
         ends.max() - ends,
+        "ends-compared",
         "you compared the ends; a rank waits from the *start* of its all-reduce",
     )
-    yield ends.max() - arrivals, "up to the last arrival, not up to the end of the all-reduce"
+    yield (
+        ends.max() - arrivals,
+        "end-not-arrival",
+        "up to the last arrival, not up to the end of the all-reduce",
+    )
 
 
 def _step(arrival: float, done: float) -> list[Span]:
@@ -169,28 +225,34 @@ def exercise_4(choose: Callable[[int, int, int], Any]) -> str:
         case = f"S = {samples}, B = {rows}, {ranks} ranks"
         answer = choose(samples, rows, ranks)
         if answer is None:
-            raise Wrong("the function returns nothing: is a `return` missing?")
+            raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
         if not attempted(answer):
             raise NotAttempted
         if not isinstance(answer, Layout):
-            raise Wrong(f"{case}: a spnb.Layout is wanted, not {answer!r}")
+            raise Wrong("not-a-layout", f"{case}: a spnb.Layout is wanted, not {answer!r}")
         by_samples, by_rows = Layout(sample=ranks), Layout(data=ranks)
         if answer not in (by_samples, by_rows):
             raise Wrong(
-                f"{case}: {answer} is neither of the two pure layouts; hybrids are for notebook 05"
+                "hybrid",
+                f"{case}: {answer} is neither of the two pure layouts; hybrids are for notebook 05",
             )
         if answer == by_samples and samples < ranks:
-            raise Wrong(f"{case}: spnb.fit refuses {answer}, since a rank would have no sample")
+            raise Wrong(
+                "idle-ranks",
+                f"{case}: spnb.fit refuses {answer}, since a rank would have no sample",
+            )
         best = {layout: limit(layout, samples, rows) for layout in (by_samples, by_rows)}
         other = by_rows if answer == by_samples else by_samples
         if best[answer] < best[other]:
             raise Wrong(
+                "larger-tile",
                 f"{case}: {answer} allows {best[answer]:.2f} times one rank, {other} allows "
-                f"{best[other]:.2f}: look at the largest tile"
+                f"{best[other]:.2f}: look at the largest tile",
             )
         if answer == by_rows and best[answer] == best[other] and samples >= ranks:
             raise Wrong(
+                "tie",
                 f"{case}: both allow {best[answer]:.2f}; share the samples then, since each rank "
-                "also draws fewer"
+                "also draws fewer",
             )
     return "the largest tile decides, and where the tiles are alike, the draws do"

@@ -23,7 +23,9 @@ def exercise_1(sample_groups: Callable[[int, int], Sequence[Sequence[int]]]) -> 
         try:
             groups = {tuple(int(rank) for rank in group) for group in answer}
         except TypeError:
-            raise Wrong(f"{case}: a list of lists of ranks is wanted, such as [[0, 1]]") from None
+            raise Wrong(
+                "not-groups", f"{case}: a list of lists of ranks is wanted, such as [[0, 1]]"
+            ) from None
         size = sample * data
         layout = Layout(sample, data)
         expected = {layout.ranks(rank, "sample") for rank in range(size)}
@@ -33,23 +35,30 @@ def exercise_1(sample_groups: Callable[[int, int], Sequence[Sequence[int]]]) -> 
         mistakes = [
             (
                 {layout.ranks(rank, "data") for rank in range(size)},
+                "rows-not-columns",
                 "those are the rows of the grid, the groups along `data`: they hold the same "
                 "samples, so they have nothing to tell each other about other samples",
             ),
-            ({tuple(range(size))}, "all ranks together sum the *gradient*; the columns are wanted"),
+            (
+                {tuple(range(size))},
+                "all-ranks",
+                "all ranks together sum the *gradient*; the columns are wanted",
+            ),
             (
                 set(turned),
+                "grid-turned",
                 "the grid is turned: ranks count fastest along `data`, so it is view(sample, data)",
             ),
             (
                 set(zip(*turned, strict=True)),
+                "grid-turned",
                 "the grid is turned: ranks count fastest along `data`, so it is view(sample, data)",
             ),
         ]
-        for wrong, sentence in mistakes:
+        for wrong, mistake, sentence in mistakes:
             if groups == wrong:
-                raise Wrong(f"{case}: {sentence}")
-        raise Wrong(f"{case} the groups are {sorted(expected)}, not {sorted(groups)}")
+                raise Wrong(mistake, f"{case}: {sentence}")
+        raise Wrong("value", f"{case} the groups are {sorted(expected)}, not {sorted(groups)}")
     return "a column of the grid sees the same rows, and knows all samples between its ranks"
 
 
@@ -63,27 +72,44 @@ def exercise_2(efficiency: Callable[[int, int, int, int], Any]) -> str:
         mistakes = [
             (
                 1.0,
+                "mean-tile",
                 "that is 1 for every layout: you took the mean tile, not the largest; everybody "
                 "waits for the largest",
             ),
             (
                 pairs / size / math.ceil(pairs / size),
+                "pairs-cut",
                 "S * B / W forgets that samples cannot be cut: round up each axis by itself",
             ),
             (
                 pairs / (size * up * b / data),
+                "rows-cut",
                 "the rows cannot be cut either: round up",
             ),
-            (pairs / (size * s / sample * across), "the samples cannot be cut either: round up"),
+            (
+                pairs / (size * s / sample * across),
+                "samples-cut",
+                "the samples cannot be cut either: round up",
+            ),
             (
                 pairs / (size * least),
+                "rounded-down",
                 "you rounded down: that is the smallest tile, and the rest of the work is lost",
             ),
-            (pairs / (size * down * across), "you rounded the samples down: some are then lost"),
-            (pairs / (up * across), "that is the speed-up over one rank: divide by the world size"),
-            (size * up * across / pairs, "that is upside down: more than 1 cannot be"),
+            (
+                pairs / (size * down * across),
+                "samples-rounded-down",
+                "you rounded the samples down: some are then lost",
+            ),
+            (
+                pairs / (up * across),
+                "speed-up",
+                "that is the speed-up over one rank: divide by the world size",
+            ),
+            (size * up * across / pairs, "inverted", "that is upside down: more than 1 cannot be"),
             (
                 least / (up * across),
+                "smallest-tile",
                 "that compares the smallest tile with the largest, not the mean",
             ),
         ]
@@ -100,29 +126,53 @@ def exercise_3(all_reduce_seconds: Callable[..., Any]) -> str:
         hops, part = math.ceil(math.log2(ranks)), (ranks - 1) / ranks
         moved = part * size / bandwidth
         mistakes = [
-            (hops * latency + moved, "that is one half, an all-gather: an all-reduce has two"),
-            (2 * hops * latency + moved, "the bytes move twice, too: once in each half"),
-            (hops * latency + 2 * moved, "the latencies come twice, too: once in each half"),
-            (2 * latency + 2 * moved, "each half takes ⌈log₂ W⌉ messages, not one"),
+            (
+                hops * latency + moved,
+                "all-gather-alone",
+                "that is one half, an all-gather: an all-reduce has two",
+            ),
+            (
+                2 * hops * latency + moved,
+                "bytes-once",
+                "the bytes move twice, too: once in each half",
+            ),
+            (
+                hops * latency + 2 * moved,
+                "latency-once",
+                "the latencies come twice, too: once in each half",
+            ),
+            (2 * latency + 2 * moved, "one-message", "each half takes ⌈log₂ W⌉ messages, not one"),
             (
                 2 * (ranks - 1) * latency + 2 * moved,
+                "ring-latency",
                 "W - 1 messages a half is a ring's latency; here each half takes ⌈log₂ W⌉",
             ),
             (
                 2 * math.log2(ranks) * latency + 2 * moved,
+                "not-whole",
                 "there is no part of a message: round log₂ W up",
             ),
             (
                 2 * math.log(ranks) * latency + 2 * moved,
+                "natural-log",
                 "that is the natural logarithm: math.log2 counts doublings",
             ),
             (
                 2 * hops * latency + 2 * size / bandwidth,
+                "own-share-moved",
                 "a rank has its own share already: only (W - 1)/W of the bytes move",
             ),
-            (2 * moved, "the latency is missing: it is there even for one byte"),
-            (2 * hops * latency, "the bytes are missing: they move at the bandwidth"),
-            (2 * hops * latency + 16 * moved, "the size is in bytes already, not in bits"),
+            (2 * moved, "latency-missing", "the latency is missing: it is there even for one byte"),
+            (
+                2 * hops * latency,
+                "bytes-missing",
+                "the bytes are missing: they move at the bandwidth",
+            ),
+            (
+                2 * hops * latency + 16 * moved,
+                "bits-not-bytes",
+                "the size is in bytes already, not in bits",
+            ),
         ]
         expected = Link(latency, bandwidth).all_reduce(size, ranks)
         what = f"your time in seconds for {size:,.0f} bytes over {ranks} ranks"
@@ -160,15 +210,17 @@ def _hold(choose: Callable[[int, int, int], Any], size: int, s: int, b: int) -> 
     try:
         layout = _layout(answer)
     except TypeError:
-        raise Wrong(f"{case}: a pair of numbers is wanted, (sample, data)") from None
+        raise Wrong("not-a-pair", f"{case}: a pair of numbers is wanted, (sample, data)") from None
     except ValueError as refusal:
-        raise Wrong(f"{case}: {refusal}") from None
+        raise Wrong("no-layout", f"{case}: {refusal}") from None
     chosen = f"{layout.sample} × {layout.data}"
     if layout.size != size:
-        raise Wrong(f"{case}: {chosen} is a layout of {layout.size} ranks")
+        raise Wrong("other-world-size", f"{case}: {chosen} is a layout of {layout.size} ranks")
     possible = list(layouts(size, s, b))
     if layout not in possible:
-        raise Wrong(f"{case}: with {chosen} some ranks have no work, and spnb.fit refuses it")
+        raise Wrong(
+            "idle-ranks", f"{case}: with {chosen} some ranks have no work, and spnb.fit refuses it"
+        )
 
     def largest(layout: Layout) -> int:
         return math.ceil(s / layout.sample) * math.ceil(b / layout.data)
@@ -179,15 +231,18 @@ def _hold(choose: Callable[[int, int, int], Any], size: int, s: int, b: int) -> 
     better = f"{best.sample} × {best.data}"
     if largest(layout) == largest(best):
         raise Wrong(
-            f"{case}: {chosen} and {better} have equally large tiles; rule 2 then cuts the samples"
+            "tie",
+            f"{case}: {chosen} and {better} have equally large tiles; rule 2 then cuts the samples",
         )
-    why = ""
+    mistake, why = "larger-tile", ""
     if layout == possible[-1]:
+        mistake = "samples-cut-first"
         why = "; cutting the samples first forgets that they may not divide (or did you take the "
         why += "mean tile, not the largest?)"
     raise Wrong(
+        mistake,
         f"{case}: the largest tile of {chosen} has {largest(layout)} pairs of sample and row, that "
-        f"of {better} only {largest(best)}{why}"
+        f"of {better} only {largest(best)}{why}",
     )
 
 
@@ -215,5 +270,5 @@ def _given(answer: Any) -> Any:
     if not attempted(answer):
         raise NotAttempted
     if answer is None:
-        raise Wrong("the function returns nothing: is a `return` missing?")
+        raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
     return answer

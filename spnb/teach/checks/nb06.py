@@ -29,24 +29,43 @@ def exercise_1(averaging_bias: Callable[[Tensor, int], Any]) -> str:
         exact, averaged = -p.mean().log(), -parts.mean(1).log().mean()
         strided = -p.view(-1, groups).mean(0).log().mean()
         mistakes = [
-            (exact - averaged, "that is exact minus averaged: the averaged loss is the larger one"),
-            (averaged, "that is the averaged loss; its bias is what it is *above* the exact one"),
-            (exact, "that is the exact loss; how much larger is the averaged one?"),
+            (
+                exact - averaged,
+                "sign",
+                "that is exact minus averaged: the averaged loss is the larger one",
+            ),
+            (
+                averaged,
+                "averaged-loss",
+                "that is the averaged loss; its bias is what it is *above* the exact one",
+            ),
+            (exact, "exact-loss", "that is the exact loss; how much larger is the averaged one?"),
             (
                 -p.log().mean() - exact,
+                "mean-of-logs",
                 "you took the logarithm of every sample: a group first averages its own, and then "
                 "takes one logarithm",
             ),
             (
                 -parts.mean(1).log().sum() - exact,
+                "summed-not-averaged",
                 "you summed over the groups instead of averaging",
             ),
-            (-parts[0].mean().log() - exact, "that is the first group's loss alone"),
+            (
+                -parts[0].mean().log() - exact,
+                "first-group-alone",
+                "that is the first group's loss alone",
+            ),
             (
                 strided - exact,
+                "strided-groups",
                 "your groups take every W-th sample; neighbours belong together: `p.chunk(groups)`",
             ),
-            (0.0, "you averaged the probabilities of the groups: that is the mean of all samples"),
+            (
+                0.0,
+                "probabilities-averaged",
+                "you averaged the probabilities of the groups: that is the mean of all samples",
+            ),
         ]
         what = f"your bias for {samples} samples in {groups} groups"
         close(averaging_bias(p.clone(), groups), averaged - exact, mistakes, what=what)
@@ -74,41 +93,60 @@ def exercise_2(loss_of_all: Callable[[Tensor, Tensor, int, Tensor], Any]) -> str
         close(loss, _nll(logits, y), _wrong_losses(logits, mine, y), what=f"rank {rank}'s loss")
         if not (isinstance(loss, Tensor) and loss.requires_grad):
             raise Wrong(
+                "no-gradient",
                 "the loss is right, but no gradient can leave it: `everyone` are bare numbers from "
-                "the others. Put `own`, which has a graph, into its place among them"
+                "the others. Put `own`, which has a graph, into its place among them",
             )
         (found,) = torch.autograd.grad(loss, own, allow_unused=True)
         if found is None:
-            raise Wrong("the loss does not depend on `own`: put it into its place in `everyone`")
+            raise Wrong(
+                "own-unused",
+                "the loss does not depend on `own`: put it into its place in `everyone`",
+            )
         what = f"the gradient at rank {rank}'s own predictions"
         close(found, wanted[mine], rtol=1e-9, atol=1e-12, what=what)
     return "every rank holds the same loss, and the three slices make up its whole gradient"
 
 
-def _wrong_losses(logits: Tensor, mine: slice, y: Tensor) -> list[tuple[Any, str]]:
+def _wrong_losses(logits: Tensor, mine: slice, y: Tensor) -> list[tuple[Any, str, str]]:
     own = logits[mine]
     right = -logits.log_softmax(-1)[:, torch.arange(len(y)), y]
     displaced = logits.clone()
     displaced[: len(own)] = own
     left_out = torch.cat([logits[: mine.start], logits[mine.stop :]])
     return [
-        (_nll(own, y), "that is the loss of this rank's own samples: plain averaging again"),
-        (right.mean(), "that is the mean of the logs, the ELBO: average the probabilities first"),
+        (
+            _nll(own, y),
+            "own-samples-alone",
+            "that is the loss of this rank's own samples: plain averaging again",
+        ),
+        (
+            right.mean(),
+            "mean-of-logs",
+            "that is the mean of the logs, the ELBO: average the probabilities first",
+        ),
         (
             nn.functional.cross_entropy(logits.mean(0), y),
+            "mean-of-logits",
             "you averaged the logits: average the probabilities",
         ),
         (
             _nll(torch.cat([logits, own]), y),
+            "own-counted-twice",
             "your own samples count twice: they are in `everyone`, too",
         ),
-        (_nll(left_out, y), "your own samples are missing"),
+        (_nll(left_out, y), "own-missing", "your own samples are missing"),
         (
             _nll(displaced, y),
+            "own-misplaced",
             "`own` went to the front, over somebody else's samples: its place begins at `start`",
         ),
-        (len(y) * _nll(logits, y), "that is the sum over the rows: take the mean"),
-        (-_nll(logits, y), "the sign: -log"),
+        (
+            len(y) * _nll(logits, y),
+            "rows-not-averaged",
+            "that is the sum over the rows: take the mean",
+        ),
+        (-_nll(logits, y), "sign", "the sign: -log"),
     ]
 
 
@@ -133,31 +171,48 @@ def exercise_3(handed_over: Callable[..., Any], pool: WorkerPool) -> str:
         counted = found.history.bytes_per_step
         share = math.ceil(samples / ranks) * rows * 10
         mistakes = [
-            (8 * 2 * weights, "the gradient is there, the predictions are missing"),
-            (8 * share, "the predictions are there, the gradient is missing"),
-            (8 * (weights + share), "a gradient holds two numbers for each weight"),
+            (
+                8 * 2 * weights,
+                "predictions-missing",
+                "the gradient is there, the predictions are missing",
+            ),
+            (8 * share, "gradient-missing", "the predictions are there, the gradient is missing"),
+            (
+                8 * (weights + share),
+                "one-number-a-weight",
+                "a gradient holds two numbers for each weight",
+            ),
             (
                 8 * (2 * weights + samples * rows * 10),
+                "too-much-handed-over",
                 "a rank hands over the predictions of its *own* samples only, and once: the way "
                 "back needs no message",
             ),
             (
                 8 * (2 * weights + samples * rows * 10 / ranks),
+                "samples-cut",
                 "no rank has half a sample: the largest share counts, and is rounded up",
             ),
             (
                 8 * (2 * weights + samples // ranks * rows * 10),
+                "rounded-down",
                 "you rounded down: the largest share counts",
             ),
             (
                 8 * (2 * weights + math.ceil(samples / ranks) * rows),
+                "classes-missing",
                 "a prediction is one number for each class",
             ),
             (
                 8 * (2 * weights + math.ceil(samples / ranks) * 10),
+                "rows-missing",
                 "there is a prediction for each row of the batch",
             ),
-            (2 * weights + share, "that is how many numbers there are: each takes itemsize bytes"),
+            (
+                2 * weights + share,
+                "numbers-not-bytes",
+                "that is how many numbers there are: each takes itemsize bytes",
+            ),
         ]
         answer = handed_over(weights, samples, rows, 10, ranks, 8)
         what = f"your prediction for S = {samples}, B = {rows}"
@@ -176,9 +231,12 @@ def exercise_4(rank_loss: Callable[[Any, Any, int], Any]) -> str:
         if not attempted(loss):
             raise NotAttempted
         if loss is None:
-            raise Wrong("the function returns nothing: is a `return` missing?")
+            raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
         if not (isinstance(loss, Tensor) and loss.requires_grad):
-            raise Wrong("no gradient can leave what you returned: no `.item()`, no `.detach()`")
+            raise Wrong(
+                "no-gradient",
+                "no gradient can leave what you returned: no `.item()`, no `.detach()`",
+            )
         parts = torch.autograd.grad(loss, (data_term, divergence), allow_unused=True)
         of_data, of_prior = (0.0 if part is None else part.item() for part in parts)
         _judge_factors(of_data, of_prior, ranks)
@@ -194,16 +252,20 @@ def _judge_factors(of_data: float, of_prior: float, ranks: int) -> None:
         return
     after = f"on {ranks} ranks, after the averaging, the data term weighs {of_data / ranks:g}"
     if math.isclose(of_data, 1) and math.isclose(of_prior, 1):
-        raise Wrong(f"that is the trap itself: {after}, the KL 1")
+        raise Wrong("data-term-too-small", f"that is the trap itself: {after}, the KL 1")
     if math.isclose(of_data, 1) and math.isclose(of_prior, 1 / ranks):
         raise Wrong(
+            "both-too-small",
             f"that is right where gradients are *summed*; {after} and the KL {of_prior:g}. Adam "
-            "would never tell you; SGD and clipping would"
+            "would never tell you; SGD and clipping would",
         )
     if math.isclose(of_data, ranks) and math.isclose(of_prior, ranks):
-        raise Wrong(f"{after}, but the KL {of_prior:g}: it is whole on every rank already")
+        raise Wrong(
+            "kl-counted-twice",
+            f"{after}, but the KL {of_prior:g}: it is whole on every rank already",
+        )
     if math.isclose(of_data, 1 / ranks):
-        raise Wrong(f"{after}: you divided where the averaging divides already")
+        raise Wrong("divided-twice", f"{after}: you divided where the averaging divides already")
     if of_prior == 0:
-        raise Wrong("the KL is missing")
-    raise Wrong(f"{after} and the KL {of_prior:g}; both should weigh 1")
+        raise Wrong("kl-missing", "the KL is missing")
+    raise Wrong("value", f"{after} and the KL {of_prior:g}; both should weigh 1")

@@ -28,19 +28,33 @@ def exercise_1(area_rmse: Callable[[Tensor, Tensor], Any]) -> str:
     right = (error.square() * share).mean().sqrt()
     degrees = latitude.cos()
     mistakes = [
-        (error.square().mean().sqrt(), "all rows count the same: those near the pole are smaller"),
+        (
+            error.square().mean().sqrt(),
+            "not-weighted",
+            "all rows count the same: those near the pole are smaller",
+        ),
         (
             (error.square() * weight.unsqueeze(1)).mean().sqrt(),
+            "weights-not-normalised",
             "the weights have no mean of 1: divide them by their mean, or the error is no longer "
             "in kelvin",
         ),
-        ((error.square() * share).mean(), "the square root is missing"),
-        ((error * share).square().mean().sqrt(), "weigh the squares, not the errors"),
+        ((error.square() * share).mean(), "no-square-root", "the square root is missing"),
+        (
+            (error * share).square().mean().sqrt(),
+            "errors-weighted",
+            "weigh the squares, not the errors",
+        ),
         (
             (error.square() * (degrees / degrees.mean()).unsqueeze(1)).mean().sqrt(),
+            "degrees",
             "`cos` wants radians: `torch.deg2rad(latitude)`",
         ),
-        ((error.abs() * share).mean(), "squares are wanted, not absolute values"),
+        (
+            (error.abs() * share).mean(),
+            "absolute-not-squared",
+            "squares are wanted, not absolute values",
+        ),
     ]
     close(area_rmse(error.clone(), latitude.clone()), right, mistakes, what="your error")
     return "a square kilometre in Canada counts as much as one in Cuba"
@@ -58,16 +72,19 @@ def exercise_2(spread_over_error: Callable[[Tensor, Tensor], Any]) -> str:
     mistakes = [
         (
             (variance / error).sqrt(),
+            "ensemble-factor-missing",
             "the factor (S + 1) / S is missing: the mean of S members is itself off",
         ),
         (
             (4 / 3 * members.var(0, correction=0).mean() / error).sqrt(),
+            "divided-by-s",
             "the variance of few members must be divided by S - 1",
         ),
-        ((error / (4 / 3 * variance)).sqrt(), "that is error over spread"),
-        (4 / 3 * variance / error, "the square root is missing"),
+        ((error / (4 / 3 * variance)).sqrt(), "inverted", "that is error over spread"),
+        (4 / 3 * variance / error, "no-square-root", "the square root is missing"),
         (
             math.sqrt(4 / 3) * members.std(0).mean() / error.sqrt(),
+            "deviations-averaged",
             "average the variances, then take the root",
         ),
     ]
@@ -94,11 +111,19 @@ def exercise_3(state_bytes: Callable[[int, int], Any]) -> str:
     weights = sum(p.numel() for p in net.parameters())
     right = 2 * trained + moments
     mistakes = [
-        (4 * 4 * weights, "that is a plain network's: each weight has a mean *and* a scale"),
-        (right - moments, "Adam keeps two moments of each trained number"),
-        (right - moments / 2, "Adam keeps *two* moments of each trained number"),
-        (right - trained, "the gradients are missing"),
-        (right / 4, "that is how many numbers there are: each takes itemsize bytes"),
+        (
+            4 * 4 * weights,
+            "plain-network",
+            "that is a plain network's: each weight has a mean *and* a scale",
+        ),
+        (right - moments, "moments-missing", "Adam keeps two moments of each trained number"),
+        (right - moments / 2, "one-moment", "Adam keeps *two* moments of each trained number"),
+        (right - trained, "gradient-missing", "the gradients are missing"),
+        (
+            right / 4,
+            "numbers-not-bytes",
+            "that is how many numbers there are: each takes itemsize bytes",
+        ),
     ]
     close(state_bytes(weights, 4), right, mistakes, what=f"your bytes for {weights} weights")
     close(state_bytes(weights, 8), 2 * right, what="your bytes in double precision")
@@ -112,11 +137,16 @@ def exercise_4(choose: Callable[[Mapping[Layout, float], float], Any]) -> str:
     for limit, right in ((100.0, Layout(1, 8)), (60.0, Layout(2, 4)), (40.0, Layout(4, 2))):
         answer = choose(dict(totals), limit)
         if not isinstance(answer, Layout):
-            raise Wrong(f"a layout is wanted, not {answer!r}")
+            raise Wrong("not-a-layout", f"a layout is wanted, not {answer!r}")
         if totals[answer] > limit:
-            raise Wrong(f"{answer} needs {totals[answer]:g} GB, and the card has {limit:g}")
+            raise Wrong(
+                "does-not-fit", f"{answer} needs {totals[answer]:g} GB, and the card has {limit:g}"
+            )
         if answer != right:
-            raise Wrong(f"on a card of {limit:g} GB {right} fits, too, and has more data ranks")
+            raise Wrong(
+                "fewer-data-ranks",
+                f"on a card of {limit:g} GB {right} fits, too, and has more data ranks",
+            )
     if choose(dict(totals), 10.0) is not None:
-        raise Wrong("on a card of 10 GB nothing fits: return None")
+        raise Wrong("nothing-fits", "on a card of 10 GB nothing fits: return None")
     return "memory decides first, and then what you would like best"

@@ -28,10 +28,22 @@ def exercise_1(thinned: Callable[[Tensor, Tensor, float], Any]) -> str:
     there = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 1.0], dtype=torch.float64)
     right = weight * there / 0.75
     mistakes = [
-        (weight * there, "the units that stay must make up for the others: divide by 1 - rate"),
-        (weight * there / 0.25, "divide by the share that stays, 1 - rate, not by the rate"),
-        (weight * (1 - there) / 0.75, "1 means that a unit is there"),
-        (weight * there * 0.75, "divide by 1 - rate: the mean over all masks is then the weight"),
+        (
+            weight * there,
+            "not-rescaled",
+            "the units that stay must make up for the others: divide by 1 - rate",
+        ),
+        (
+            weight * there / 0.25,
+            "divided-by-rate",
+            "divide by the share that stays, 1 - rate, not by the rate",
+        ),
+        (weight * (1 - there) / 0.75, "inverted-mask", "1 means that a unit is there"),
+        (
+            weight * there * 0.75,
+            "multiplied-not-divided",
+            "divide by 1 - rate: the mean over all masks is then the weight",
+        ),
     ]
     close(thinned(weight.clone(), there.clone(), 0.25), right, mistakes, what="your weights")
     return "whole columns are zero: the unit is missing for all that listen to it"
@@ -46,11 +58,27 @@ def exercise_2(langevin: Callable[[Tensor, Tensor, float, int, Tensor], Any]) ->
     spread = math.sqrt(2 * eta / rows)
     still = weights - eta * gradient
     mistakes = [
-        (still, "the noise is missing: this is gradient descent, and ends in one point"),
-        (still + 2 * eta / rows * noise, "2 η / N is the variance of the noise: take the root"),
-        (still + math.sqrt(2 * eta) * noise, "the loss is a mean over N rows: divide by N"),
-        (still + math.sqrt(eta / rows) * noise, "the variance is *two* η / N"),
-        (weights + eta * gradient + spread * noise, "down the gradient, not up"),
+        (
+            still,
+            "noise-missing",
+            "the noise is missing: this is gradient descent, and ends in one point",
+        ),
+        (
+            still + 2 * eta / rows * noise,
+            "no-square-root",
+            "2 η / N is the variance of the noise: take the root",
+        ),
+        (
+            still + math.sqrt(2 * eta) * noise,
+            "not-divided-by-n",
+            "the loss is a mean over N rows: divide by N",
+        ),
+        (
+            still + math.sqrt(eta / rows) * noise,
+            "factor-two-missing",
+            "the variance is *two* η / N",
+        ),
+        (weights + eta * gradient + spread * noise, "uphill", "down the gradient, not up"),
     ]
     found = langevin(weights.clone(), gradient.clone(), eta, rows, noise.clone())
     close(found, still + spread * noise, mistakes, what="your step")
@@ -72,13 +100,24 @@ def exercise_3(model_average: Callable[[Tensor], Any]) -> str:
     logits = 3 * torch.randn(5, 7, 4, generator=generator, dtype=torch.float64)
     votes = torch.nn.functional.one_hot(logits.argmax(-1), 4).double().mean(0)
     mistakes = [
-        (logits.mean(0).softmax(-1), "that averages the logits: average what each sample believes"),
-        (votes, "those are the samples' votes; each has more to say than its favourite"),
-        (logits.softmax(0).mean(0), "softmax goes over the classes, the last dimension"),
+        (
+            logits.mean(0).softmax(-1),
+            "mean-of-logits",
+            "that averages the logits: average what each sample believes",
+        ),
+        (votes, "votes", "those are the samples' votes; each has more to say than its favourite"),
+        (
+            logits.softmax(0).mean(0),
+            "softmax-over-samples",
+            "softmax goes over the classes, the last dimension",
+        ),
     ]
     answer = model_average(logits.clone())
     if torch.is_tensor(answer) and answer.shape == (5, 4):
-        raise Wrong("you averaged over the images: average over the samples, dimension 0")
+        raise Wrong(
+            "wrong-dimension",
+            "you averaged over the images: average over the samples, dimension 0",
+        )
     close(answer, logits.softmax(-1).mean(0), mistakes, what="your probabilities")
     return "a mixture of what the samples believe: every method here predicts so"
 
@@ -105,8 +144,9 @@ def exercise_4(method: type[Posterior], pool: WorkerPool) -> str:
     ]
     if max(gaps) > 1e-9:
         raise Wrong(
+            "layouts-differ",
             f"one process and two workers train to parameters that differ by {max(gaps):.1g}: the "
-            "noise of a sample may depend on its number and the key alone"
+            "noise of a sample may depend on its number and the key alone",
         )
     _, width = alone.prepare()
     inverse = (x.T @ x / 0.09 + torch.eye(3)).diagonal()
@@ -125,16 +165,25 @@ def _judge_draws(posterior: Posterior) -> None:
     drawn = posterior.draw([3, 0, 5], key)
     if not torch.is_tensor(drawn) or drawn.shape != (3, len(loc)):
         shape = tuple(drawn.shape) if torch.is_tensor(drawn) else type(drawn).__name__
-        raise Wrong(f"three sample numbers give {shape} where (3, {len(loc)}) is wanted")
+        raise Wrong(
+            "shape-of-draws", f"three sample numbers give {shape} where (3, {len(loc)}) is wanted"
+        )
     if not torch.equal(drawn, posterior.draw([3, 0, 5], key)):
-        raise Wrong("asked twice, the same samples differ: take the noise from the key's generator")
+        raise Wrong(
+            "noise-not-from-key",
+            "asked twice, the same samples differ: take the noise from the key's generator",
+        )
     if torch.equal(drawn[0], drawn[1]):
-        raise Wrong("all samples are equal: fold the sample's number into the key")
+        raise Wrong("equal-samples", "all samples are equal: fold the sample's number into the key")
     if not torch.equal(drawn[1], posterior.draw([0], key)[0]):
-        raise Wrong("sample 0 differs when it is asked for alone: use s, not its place in the list")
+        raise Wrong(
+            "place-not-number",
+            "sample 0 differs when it is asked for alone: use s, not its place in the list",
+        )
     noise = (posterior.draw(many, key) - loc) / width
     if abs(noise.mean()) > 0.05 or abs(noise.std() - 1) > 0.05:
         raise Wrong(
+            "not-standard-normal",
             f"loc and width taken away, your samples have mean {noise.mean():.2f} and standard "
-            f"deviation {noise.std():.2f}; standard normal noise has 0 and 1"
+            f"deviation {noise.std():.2f}; standard normal noise has 0 and 1",
         )

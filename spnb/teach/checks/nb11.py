@@ -25,14 +25,31 @@ def exercise_1(nodes_touched: Callable[[Layout, Axis, int], Any]) -> str:
             group = layout.ranks(0, axis)
             right = len({rank // per_node for rank in group})
             mistakes = [
-                (len(group), "those are the ranks of the group: several may stand on one node"),
-                (layout.size // per_node, "those are all nodes: ask for those of the group"),
+                (
+                    len(group),
+                    "ranks-not-nodes",
+                    "those are the ranks of the group: several may stand on one node",
+                ),
+                (
+                    layout.size // per_node,
+                    "all-nodes",
+                    "those are all nodes: ask for those of the group",
+                ),
                 (
                     math.ceil(len(group) / per_node),
+                    "neighbours-assumed",
                     "its ranks need not be neighbours: look where each of them stands",
                 ),
-                (max(group) // per_node, "nodes count from 0; and count those that are touched"),
-                (len({rank % per_node for rank in group}), "rank r is on node r // per_node"),
+                (
+                    max(group) // per_node,
+                    "last-node",
+                    "nodes count from 0; and count those that are touched",
+                ),
+                (
+                    len({rank % per_node for rank in group}),
+                    "place-on-node",
+                    "rank r is on node r // per_node",
+                ),
             ]
             case = f"{layout} with {per_node} ranks a node, along {axis}: the number of nodes"
             equal(nodes_touched(layout, axis, per_node), right, mistakes, what=case)
@@ -45,16 +62,24 @@ def exercise_2(checkpoint_bytes: Callable[..., Any], file: str | Path) -> str:
     with safe_open(file, "pt") as there:
         weights = there.get_slice("posterior/loc").get_shape()[0]
     size = Path(file).stat().st_size
-    mistakes: list[tuple[Any, str]] = [
-        (1, "that is one number a weight: a Bayesian weight has a mean and a scale"),
-        (2, "the optimiser is missing: without its moments the run would go on differently"),
-        (3, "Adam keeps *two* moments, and of the scale as well as of the mean"),
-        (4, "mean and scale are missing, or Adam's moments of one of them"),
-        (8, "the gradient is not kept: the next step computes its own"),
+    mistakes: list[tuple[Any, str, str]] = [
+        (
+            1,
+            "one-number-a-weight",
+            "that is one number a weight: a Bayesian weight has a mean and a scale",
+        ),
+        (
+            2,
+            "moments-missing",
+            "the optimiser is missing: without its moments the run would go on differently",
+        ),
+        (3, "too-few-moments", "Adam keeps *two* moments, and of the scale as well as of the mean"),
+        (4, "two-numbers-missing", "mean and scale are missing, or Adam's moments of one of them"),
+        (8, "gradient-kept", "the gradient is not kept: the next step computes its own"),
     ]
     for count, each in ((weights, 8), (1000, 4)):
-        known = [(n * count * each, words) for n, words in mistakes]
-        known += [(6 * count, f"a number has {each} bytes")]
+        known = [(n * count * each, name, sentence) for n, name, sentence in mistakes]
+        known += [(6 * count, "numbers-not-bytes", f"a number has {each} bytes")]
         close(checkpoint_bytes(count, each), 6 * count * each, known, what="your size")
     close(checkpoint_bytes(1000), 24_000, what="your size in single precision")
     said = 6 * weights * 8
@@ -67,23 +92,40 @@ def exercise_3(best_interval: Callable[[float, float], Any]) -> str:
     for write, between in ((2.4, 180_000.0), (37.0, 180_000.0), (10.0, 3600.0)):
         right = math.sqrt(2 * write * between)
         mistakes = [
-            (math.sqrt(write * between), "an accident costs *half* an interval: 2 under the root"),
-            (2 * write * between, "the derivative gives the square of T: take the root"),
+            (
+                math.sqrt(write * between),
+                "factor-two-missing",
+                "an accident costs *half* an interval: 2 under the root",
+            ),
+            (
+                2 * write * between,
+                "no-square-root",
+                "the derivative gives the square of T: take the root",
+            ),
             (
                 math.sqrt(write * between / 2),
+                "halved-not-doubled",
                 "the 2 is on the other side: T² = 2 · write · between",
             ),
             (
                 math.sqrt(2 * between / write),
+                "divided-not-multiplied",
                 "the longer a checkpoint takes, the rarer it should be",
             ),
-            (math.sqrt(2 * write / between), "that is the share of time that is wasted at best"),
+            (
+                math.sqrt(2 * write / between),
+                "share-wasted",
+                "that is the share of time that is wasted at best",
+            ),
         ]
         close(best_interval(write, between), right, mistakes, what="your interval")
     chosen = float(best_interval(2.4, 180_000.0))
     waste = {t: _played(t, 2.4, 180_000.0) for t in (chosen / 4, chosen, 4 * chosen)}
     if min(waste, key=waste.__getitem__) != chosen:
-        raise Wrong(f"played out, your {chosen:.0f} s are not the best of a quarter, one and four")
+        raise Wrong(
+            "not-the-best",
+            f"played out, your {chosen:.0f} s are not the best of a quarter, one and four",
+        )
     quarter, best, four = (f"{share:.2%}" for share in waste.values())
     return (
         f"{chosen / 60:.0f} minutes; played out, {best} of the time is wasted, {quarter} at a "
@@ -107,14 +149,26 @@ def exercise_4(shards_needed: Callable[[float, float], Any]) -> str:
         least = 32 * weights / memory
         right = 2 ** max(0, math.ceil(math.log2(least)))
         mistakes = [
-            (2 ** max(0, math.ceil(math.log2(least / 8))), "eight numbers a weight, not one"),
-            (2 ** max(0, math.ceil(math.log2(least / 4))), "eight numbers a weight, not two"),
-            (2 * right, "that is one doubling too many: what just fits, fits"),
-            (right // 2, "that does not fit yet: double once more"),
-            (math.ceil(least), "that fits, but is no power of two"),
+            (
+                2 ** max(0, math.ceil(math.log2(least / 8))),
+                "one-number-a-weight",
+                "eight numbers a weight, not one",
+            ),
+            (
+                2 ** max(0, math.ceil(math.log2(least / 4))),
+                "two-numbers-a-weight",
+                "eight numbers a weight, not two",
+            ),
+            (
+                2 * right,
+                "one-doubling-too-many",
+                "that is one doubling too many: what just fits, fits",
+            ),
+            (right // 2, "one-doubling-too-few", "that does not fit yet: double once more"),
+            (math.ceil(least), "not-a-power-of-two", "that fits, but is no power of two"),
         ]
         case = f"{weights:.3g} weights and {gigabytes} GB a GPU: the number of shards"
         answer = shards_needed(weights, memory)
-        known = [(wrong, words) for wrong, words in mistakes if wrong not in (right, 0)]
+        known = [mistake for mistake in mistakes if mistake[0] not in (right, 0)]
         equal(answer, right, known, what=case)
     return "as few as memory allows: each shard more has to send every sample's weights"

@@ -23,7 +23,7 @@ def wrong_gradients(
     step: int,
     world_size: int,
     rank: int,
-) -> Iterator[tuple[Tensor, str]]:
+) -> Iterator[tuple[Tensor, str, str]]:
     """What the likely mistakes would give, however the samples are shared out."""
     prior = _prior_gradient(*inputs[:2], len(inputs[2]))
     sums = [torch.zeros_like(prior)]  # over the first samples
@@ -31,15 +31,21 @@ def wrong_gradients(
         sums.append(count * (serial_gradient(*inputs, count, step) - prior))
     own = torch.stack(sums).diff(dim=0)  # the gradient of each sample, [S, 2 P]
     data = own.mean(0)
-    yield data + world_size * prior, "every rank adds the whole KL, so it is counted twice"
-    yield data, "the KL is missing"
+    yield (
+        data + world_size * prior,
+        "kl-counted-twice",
+        "every rank adds the whole KL, so it is counted twice",
+    )
+    yield data, "kl-missing", "the KL is missing"
     yield (
         data + prior / world_size,
-        ("each rank has 1/W of the KL, but nobody has summed that part over the ranks"),
+        "kl-not-summed",
+        "each rank has 1/W of the KL, but nobody has summed that part over the ranks",
     )
     yield (
         (data + prior) / world_size,
-        ("you divided by the world size after the sum, but the samples were already divided by S"),
+        "divided-twice",
+        "you divided by the world size after the sum, but the samples were already divided by S",
     )
     strided = [list(range(r, num_samples, world_size)) for r in range(world_size)]
     blocks = [part.tolist() for part in torch.arange(num_samples).tensor_split(world_size)]
@@ -49,34 +55,45 @@ def wrong_gradients(
         for kl in (prior, prior / world_size):
             yield (
                 own[mine].sum(0) / num_samples + kl,
-                ("that is this rank's own part: is the all-reduce missing?"),
+                "no-all-reduce",
+                "that is this rank's own part: is the all-reduce missing?",
             )
             yield (
                 own[mine].mean(0) + kl,
-                ("that is the gradient of this rank's own samples: is the all-reduce missing?"),
+                "no-all-reduce",
+                "that is the gradient of this rank's own samples: is the all-reduce missing?",
             )
         for kl in (prior, world_size * prior):
-            yield means.sum(0) + kl, "you summed over ranks instead of averaging"
+            yield (
+                means.sum(0) + kl,
+                "summed-not-averaged",
+                "you summed over ranks instead of averaging",
+            )
             yield (
                 means.mean(0) + kl,
-                ("that is the mean of the means: the ranks have different numbers of samples"),
+                "mean-of-means",
+                "that is the mean of the means: the ranks have different numbers of samples",
             )
         same = torch.stack([own[: len(share)].sum(0) for share in shares]).sum(0) / num_samples
         for kl in (prior, world_size * prior):
-            yield same + kl, "every rank draws the same samples: the rank must choose them"
+            yield (
+                same + kl,
+                "same-samples",
+                "every rank draws the same samples: the rank must choose them",
+            )
     each = num_samples // world_size
     used = own[: each * world_size].sum(0)
     for divisor in (num_samples, each * world_size):
         yield (
             used / divisor + prior,
-            (f"integer division: of {num_samples} samples, only {each * world_size} are used"),
+            "integer-division",
+            f"integer division: of {num_samples} samples, only {each * world_size} are used",
         )
     yield (
         world_size * data + world_size * prior,
-        (
-            "every rank evaluates all the samples, and then you sum: nothing is shared, and the "
-            "result is W times too long"
-        ),
+        "nothing-shared",
+        "every rank evaluates all the samples, and then you sum: nothing is shared, and the "
+        "result is W times too long",
     )
 
 
