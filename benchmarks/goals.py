@@ -31,8 +31,27 @@ GATHERING, EVALUATING_TWICE = 1.05, 1.45
 """Time over plain averaging, at most."""
 PREDICTED = 0.20
 """How far a predicted step time may be from the measured one."""
-POOL = {"cold start to the first collective": 4.0, "run of an empty function": 0.020}
-"""Seconds, at most."""
+POOL = {
+    "cold start to the first collective": 4.0,
+    "run of an empty function": 0.020,
+    "share and use a tensor": 0.35,
+    "use it again": 0.04,
+    "result of both ranks": 0.4,
+    "error while the other rank waits": 0.5,
+    "run after an error": 0.05,
+    "argument that cannot be sent": 2.0,
+    "settings that make no sense": 2.0,
+    "100,000 printed lines": 4.0,
+    "interrupt while training": 0.5,
+    "interrupt in a deadlock": 1.3,
+    "interrupt in the store": 2.0,
+    "interrupt that is not heeded": 4.5,
+    "interrupt during the start": 0.6,
+    "a worker is killed": 1.0,
+    "end of a killed program's workers": 2.0,
+    "the doctor's examination": 20.0,
+}
+"""Seconds, at most; data of 200 MB."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
-import pytest
 import rattler
 import yaml
 from packaging.requirements import Requirement
@@ -16,9 +15,13 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from spnb.teach.datasets import mauna_loa
+
 ROOT = Path(__file__).parents[1]
 CONDA_NAMES = {"torch": "pytorch"}
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+CALENDAR = {"packaging", "xarray"}  # their major version is a year: no end can be known
+PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT: dict[str, Any] = PYPROJECT["project"]
 
 
 def direct(*extras: str) -> dict[str, SpecifierSet]:
@@ -48,9 +51,10 @@ def environment() -> tuple[list[rattler.MatchSpec], list[str]]:
     return [rattler.MatchSpec(spec, strict=True) for spec in conda], pip
 
 
-def test_every_range_has_both_ends() -> None:
+def test_every_range_has_both_ends_but_where_versions_are_dates() -> None:
     for name, specifier in direct("lab", "test", "bench").items():
-        assert {part.operator for part in specifier} == {">=", "<"}, name
+        ends = {">="} if name in CALENDAR else {">=", "<"}
+        assert {part.operator for part in specifier} == ends, name
 
 
 def test_the_lock_pins_every_direct_dependency_within_its_range() -> None:
@@ -98,10 +102,11 @@ def test_pip_lines_are_the_project_or_requirements() -> None:
             Requirement(line)
 
 
-@pytest.mark.parametrize("spec", ["pytorch =>2", "py torch >=2 <3 x", "pytorch >=2,,<3"])
-def test_the_strict_parser_refuses_nonsense(spec: str) -> None:
-    with pytest.raises(Exception, match=r"."):
-        rattler.MatchSpec(spec, strict=True)
+def test_a_wheel_holds_the_record_where_its_loader_looks() -> None:
+    forced = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    ((source, target),) = forced.items()
+    assert (ROOT / source).is_file() and Path(source).name == mauna_loa.NAME
+    assert ROOT / target == Path(mauna_loa.__file__).with_name(mauna_loa.NAME)
 
 
 def test_the_citation_is_complete() -> None:
@@ -111,6 +116,4 @@ def test_the_citation_is_complete() -> None:
     assert str(cff["version"]) == PROJECT["version"] and cff["license"] == PROJECT["license"]
     paper = cff["preferred-citation"]
     assert {"type", "title", "authors"} <= paper.keys()
-    names = [author["family-names"] for author in paper["authors"]]
-    assert names == ["Özdemir", "Heyen", "Weyrauch", "Streit", "Götz", "Debus"]
     assert paper["url"].endswith("2604.04736") and paper["year"] == 2026

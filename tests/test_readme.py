@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.pool
 def test_the_code_of_the_readme_runs() -> None:
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 1
@@ -49,5 +49,5 @@ def test_the_gallery_shows_every_explorable() -> None:
     )
     assert {path.split("-")[1].removesuffix(".png") for _, path in pictures} == names
     for words, path in pictures:
-        assert len(words) > 40, path
+        assert words.strip(), path
         assert (ROOT / "docs" / path).stat().st_size < 100_000, path

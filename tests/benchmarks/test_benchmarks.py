@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 import spnb
 from benchmarks import __main__ as command
-from benchmarks import at_scale, ddp, figures, goals, one_gpu, ours, record, report, update
+from benchmarks import at_scale, ddp, figures, goals, measure, one_gpu, ours, record, report, update
+from benchmarks import pool as pools
 from benchmarks.measure import Timing, compare, peak_memory, peak_of_tensors
 from benchmarks.workloads import LEARNING_RATE, SEED, Workload
 from spnb.maths.networks import mlp
@@ -56,14 +57,21 @@ def test_ratios_are_formed_round_by_round() -> None:
     assert slow.joined(Timing.of([3.0, 1.0, 30.0, 1.0])).rounds == [3.0, 2.2, 30.0, 22.0]
 
 
-def test_a_longer_step_takes_longer() -> None:
-    steps = {name: (lambda s=s: time.sleep(s)) for name, s in (("one", 0.01), ("two", 0.02))}
-    found = compare(steps, 3)
-    assert found["one"].median >= 0.01
-    assert 1.5 < found["two"].over(found["one"]).median < 2.5
+def test_a_longer_step_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+
+    def step(seconds: float) -> None:
+        clock[0] += seconds
+
+    steps = {"one": partial(step, 0.01), "two": partial(step, 0.02)}
+    found = compare(steps, 3, repeats={"one": 2})
+    assert found["one"].rounds == pytest.approx([0.01] * 3)
+    assert found["two"].over(found["one"]).rounds == pytest.approx([2.0] * 3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="there is no /proc")
+@pytest.mark.pool
 def test_peak_memory_sees_what_a_step_takes_and_gives_back() -> None:
     size = KEPT_MEMORY + 2**25  # so large that the C library gives it back at once
 
@@ -271,6 +279,14 @@ def test_other_programs_are_noticed() -> None:
     assert record.others(None, None) is None
     assert "busy with other programs: 0.50 cores" not in report.heading("X", made_up()["pool"])
     assert "meanwhile: 0.50 cores" in report.heading("X", made_up()["pool"])
+
+
+@pytest.mark.pool
+@pytest.mark.slow
+def test_a_pool_is_measured_in_all_that_it_is_to_reach() -> None:
+    found = pools.run(starts=1, calls=3, megabytes=1)
+    assert set(goals.POOL) <= set(found["seconds"])
+    assert all(seconds > 0 for seconds in found["seconds"].values())
 
 
 # -- one GPU --------------------------------------------------------------------------------------

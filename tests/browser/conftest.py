@@ -18,7 +18,12 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
-TUTORIALS = Path(__file__).parents[2] / "tutorials"
+from .explorables import ALONE, ON_WORKERS
+
+ROOT = Path(__file__).parents[2]
+TUTORIALS = ROOT / "tutorials"
+EXPLORABLES = "explorables.ipynb"
+"""A notebook that shows every explorable once."""
 TOKEN = "only-for-this-test"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
@@ -68,6 +73,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         content = nbformat.read(notebook, nbformat.NO_CONVERT)
         content.cells = [cell for cell in content.cells if "aside" not in tags(cell)]
         nbformat.write(content, folder / notebook.name)
+    nbformat.write(all_explorables(), folder / EXPLORABLES)
     for name, values in SETTINGS.items():
         file = home / "settings" / "@jupyterlab" / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -81,6 +87,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
         "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "PYTHONPATH": str(ROOT),  # for the page of all explorables
         "SPNB_CHECKS": "strict",  # an exercise whose check fails raises
         "SPNB_SCALE": "ci",
     }
@@ -98,7 +105,21 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         yield Lab(url)
     finally:
         server.terminate()  # and with it the kernels, and with them their workers
-        server.wait(20)
+        server.wait(60)
+
+
+def all_explorables() -> nbformat.NotebookNode:
+    """A notebook with a cell for each explorable."""
+    cells = [
+        "%matplotlib inline\nimport spnb\nfrom tests.browser.explorables import ALONE, ON_WORKERS\n"
+        "pool = spnb.WorkerPool(2, threads=1, restarts=2, patience=10.0, silence=None)",
+        *(f"ALONE[{name!r}]()" for name in ALONE),
+        *(f"ON_WORKERS[{name!r}](pool)" for name in ON_WORKERS),
+    ]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata={"kernelspec": kernel}
+    )
 
 
 def tags(cell: nbformat.NotebookNode) -> list[str]:
@@ -107,7 +128,7 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
     return found
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
     limit = time.monotonic() + seconds
     while time.monotonic() < limit and server.poll() is None:
         try:
@@ -121,10 +142,10 @@ def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path, seconds: flo
 @pytest.fixture(scope="session")
 def chromium() -> str:
     """Path of the browser."""
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("needs the browser chromium, in Debian's package of that name")
-    return path
+    for name in ("chromium", "chromium-browser", "google-chrome"):
+        if (path := shutil.which(name)) is not None:
+            return path
+    pytest.skip("needs the browser chromium, in Debian's package of that name")
 
 
 @pytest.fixture

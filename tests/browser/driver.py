@@ -36,10 +36,21 @@ ASK = """async (code) => {
     return found.status === 'ok' ? found.data['text/plain'] : JSON.stringify(found);
 }"""
 
+PLACE = """control => {
+    const slider = control.querySelector('[role=slider]');
+    if (slider) return Number(slider.getAttribute('aria-valuenow'));
+    const list = control.querySelector('select');
+    if (list) return list.selectedIndex;
+    const buttons = [...control.querySelectorAll('button')];
+    return buttons.length > 1 ? buttons.findIndex(b => b.classList.contains('mod-active')) : null;
+}"""
+"""Where a control stands on the page: its value, or the index of what is chosen."""
+
 LOOK = """(lambda kept: (lambda e: __import__('json').dumps({
     'state': {name: str(value) for name, value in e.state.items()},
     'summary': e.summary, 'error': e.error, 'redraws': e.redraws, 'ms': e.last_ms,
     'picture': __import__('hashlib').sha256(e.png).hexdigest(),
+    'places': {name: getattr(one, 'index', one.value) for name, one in e.controls.items()},
 }))(kept.get(NAME) or kept.setdefault(NAME, next(e for e in __import__('gc').get_objects()
     if 'Explorable' in [k.__name__ for k in type(e).__mro__] and e.name == NAME
 ))))(vars(__import__('builtins')).setdefault('explorables_seen', {}))"""
@@ -82,7 +93,7 @@ class Notebook:
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("console", lambda m: self.errors.append(m.text) if m.type == "error" else None)
-        page.set_default_timeout(MINUTES / 2)
+        page.set_default_timeout(2 * MINUTES)
         page.goto(address)
         page.wait_for_function("() => window.jupyterapp !== undefined")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
@@ -101,7 +112,7 @@ class Notebook:
         self.page.evaluate(f"() => {{ ({RUN_ALL})('{command}'); }}")
         if command.startswith("notebook:restart"):
             self.page.locator(".jp-Dialog .jp-mod-accept").click()
-        self.page.wait_for_function("() => window.allRun !== undefined", timeout=3 * MINUTES)
+        self.page.wait_for_function("() => window.allRun !== undefined", timeout=8 * MINUTES)
         assert self.page.evaluate("() => window.allRun")
         assert self.page.locator(".jp-OutputArea-output[data-mime-type*=error]").count() == 0
 
@@ -116,7 +127,7 @@ class Notebook:
         """What an expression gives in the kernel, once it has done everything sent before."""
         return ast.literal_eval(self.page.evaluate(ASK, expression))
 
-    def settled(self, name: str, after: Seen | None = None, seconds: float = 30) -> Seen:
+    def settled(self, name: str, after: Seen | None = None, seconds: float = 120) -> Seen:
         """An explorable as the kernel has it, once the page shows just that and nothing moves.
 
         Args:
@@ -128,15 +139,24 @@ class Notebook:
         limit, before = time.monotonic() + seconds, None
         while True:
             found = json.loads(self.ask(LOOK.replace("NAME", repr(name))))
-            error = found.pop("error")
+            error, places = found.pop("error"), found.pop("places")
             assert error is None, f"{name}: {error}"
             seen = Seen(**found)
             drawn = after is None or seen.redraws > after.redraws
-            if drawn and seen == before and self._shows(name, seen):
+            moved = seen != before or not self._has_sent(name, places)
+            if drawn and not moved and self._shows(name, seen):
                 return seen
             assert time.monotonic() < limit, f"{name}: the page does not show {seen}"
             before = seen
             self.page.wait_for_timeout(60)
+
+    def _has_sent(self, name: str, places: dict[str, Any]) -> bool:
+        """Whether the kernel knows where the page's controls stand: the page sends with a delay."""
+        for key, there in places.items():
+            here = self.control(name, key).first.evaluate(PLACE)
+            if here is not None and abs(here - there) > 0.06:  # the page rounds to one decimal
+                return False
+        return True
 
     def _shows(self, name: str, seen: Seen) -> bool:
         words = self.page.locator(f".spnb-{name}-summary p").inner_text()

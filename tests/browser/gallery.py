@@ -64,7 +64,7 @@ def main() -> int:
         0, or 1 where a picture is missing.
     """
     wanted = {f"{notebook}-{name}" for notebook, name in SHOWN}
-    found = {path.stem for path in SHOTS.glob("*.txt")}
+    found = {path.stem for path in SHOTS.glob("[0-9]*.txt")}
     if wanted != found:
         print(
             f"{SHOTS} lacks {sorted(wanted - found)}, and has {sorted(found - wanted)} that is not "

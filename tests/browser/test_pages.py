@@ -18,7 +18,7 @@ from spnb.teach.pages import PAGES
 
 from .driver import SHOTS, press
 
-pytestmark = [pytest.mark.kernel, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.kernel, pytest.mark.slow]
 
 MOVED = {"posterior": ("samples", "method"), "planner": ("ranks", "objective")}
 """Controls of each page that are pressed; the first has no fit to wait for."""
@@ -34,7 +34,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen([*command, "--no-browser"], stdout=log, stderr=log)
     try:
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 180
         while "is running at" not in (said := (tmp_path / "log").read_text()):
             assert time.monotonic() < limit and server.poll() is None, said
             time.sleep(0.2)
@@ -42,8 +42,8 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str
         kernels = psutil.Process(server.pid).children(recursive=True)
         assert kernels
         server.terminate()
-        server.wait(20)
-        assert not psutil.wait_procs(kernels, timeout=10)[1], "no kernel is left"
+        server.wait(60)
+        assert not psutil.wait_procs(kernels, timeout=60)[1], "no kernel is left"
     finally:
         server.kill()
 
@@ -52,9 +52,9 @@ def test_a_page_moves(served: tuple[str, str], page: Page) -> None:
     name, url = served
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.goto(url, timeout=90_000)  # the page comes when all of it has run
+    page.goto(url, timeout=300_000)  # the page comes when all of it has run
     words = page.locator(f".spnb-{name}-summary p")
-    words.wait_for(timeout=60_000)
+    words.wait_for(timeout=180_000)
     assert page.locator("h1").inner_text() == PAGES[name].title
     for control in MOVED[name]:
         before = words.inner_text()
@@ -63,7 +63,7 @@ def test_a_page_moves(served: tuple[str, str], page: Page) -> None:
             "([name, before]) => { const words = document.querySelector(`.spnb-${name}-summary p`);"
             " return words.innerText !== before && words.role !== 'status'; }",
             arg=[name, before],
-            timeout=60_000,
+            timeout=180_000,
         )
     image = page.locator(f".spnb-{name}-picture img")
     assert image.get_attribute("alt") == " ".join(words.inner_text().split())

@@ -88,11 +88,11 @@ class Slurm:
             f"--pid-file={folder}/munge.pid", f"--log-file={folder}/munge.log",
             f"--seed-file={folder}/munge.seed",
         )  # fmt: skip
-        _until(socket_file.exists, 10, "munged")
+        _until(socket_file.exists, 60, "munged")
         self._run("slurmctld", "-D")
         for node in ("n1", "n2"):
             self._run("slurmd", "-D", "-N", node)
-        _until(lambda: self.command("sinfo", "-h", "-o", "%T") == "idle", 30, "the nodes")
+        _until(lambda: self.command("sinfo", "-h", "-o", "%T") == "idle", 120, "the nodes")
 
     def command(self, *words: str, **options: Any) -> str:
         """Run a command of Slurm, and return what it says."""
@@ -102,7 +102,7 @@ class Slurm:
         return (done.stdout + done.stderr).strip()
 
     def batch(
-        self, script: Path, *options: str, words: Sequence[str] = (), within: float = 90.0
+        self, script: Path, *options: str, words: Sequence[str] = (), within: float = 300.0
     ) -> str:
         """Submit a batch script, wait until it is over, and return what it printed.
 

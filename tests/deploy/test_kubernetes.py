@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import yaml
@@ -21,15 +22,12 @@ def test_profiles_differ_in_their_gpus_and_one_is_the_default() -> None:
         assert override["environment"]["SPNB_SCALE"] in ("ci", "laptop", "node")
 
 
-def test_it_is_closed_until_it_is_opened() -> None:
-    config = VALUES["hub"]["config"]
-    assert config["Authenticator"] == {"allow_all": False, "allowed_users": []}
-    assert config["JupyterHub"]["authenticator_class"] not in ("dummy", "null")
-    assert VALUES["proxy"]["service"]["type"] == "ClusterIP"
-    assert VALUES["singleuser"]["allowPrivilegeEscalation"] is False
-    assert VALUES["cull"]["enabled"] is True
-    mounts = {m["mountPath"] for m in VALUES["singleuser"]["storage"]["extraVolumeMounts"]}
-    assert "/dev/shm" in mounts
+def test_the_image_is_that_of_this_version_and_every_mount_has_a_volume() -> None:
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    assert VALUES["singleuser"]["image"]["tag"] == project["version"]
+    storage = VALUES["singleuser"]["storage"]
+    volumes = {volume["name"] for volume in storage["extraVolumes"]}
+    assert {mount["name"] for mount in storage["extraVolumeMounts"]} == volumes
 
 
 def test_the_container_runs_as_a_reader() -> None:

@@ -101,6 +101,7 @@ def test_bad_arguments() -> None:
 
 
 @pytest.mark.parametrize("views", ["shared", "per_sample"])
+@pytest.mark.pool
 def test_layouts_see_the_same_views(views: str) -> None:
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 16 * 12, 4)).double()
     posterior = spnb.MeanField(spnb.BayesianModel(net, likelihood="categorical"))

@@ -9,6 +9,7 @@ import torch
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import accuracy_score, log_loss, roc_auc_score
 from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc, multiclass_calibration_error
 
 from spnb.maths import scores
 from spnb.maths.likelihoods import Categorical, Normal
@@ -45,6 +46,30 @@ def test_reliability_adds_up_to_the_calibration_error() -> None:
     table = scores.classification(draws, targets, CATEGORICAL)
     assert error == pytest.approx(table["ece"], rel=1e-6)
     assert error > 0.01
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 3.0, 30.0])
+def test_the_calibration_error_is_that_of_torchmetrics(
+    dtype: torch.dtype, sharpness: float
+) -> None:
+    """From uniform probabilities, on an edge of the bins, to many of exactly 1."""
+    draws, targets = problem(samples=3, items=300, classes=3)
+    draws = (sharpness * draws).to(dtype)
+    mean = draws.softmax(-1).mean(0)
+    assert (sharpness == 30) == (mean == 1).any()
+    found = scores.classification(draws, targets, CATEGORICAL)["ece"]
+    theirs = multiclass_calibration_error(mean, targets, 3, n_bins=15).item()
+    assert found == pytest.approx(theirs, abs=1e-6)
+    assert (found > 0.01) == (sharpness > 0)
+
+
+def test_a_probability_of_one_is_no_bin_with_the_others() -> None:
+    """Errors of a bin cancel: 8 right at 0.94 and 2 wrong at 1 would be 0.952 - 0.8 in one."""
+    draws = torch.tensor([[[0.94, 0.06]] * 8 + [[1.0, 0.0]] * 2], dtype=torch.float64).log()
+    targets = torch.tensor([0] * 8 + [1] * 2)
+    found = scores.classification(draws, targets, CATEGORICAL)["ece"]
+    assert found == pytest.approx(0.8 * 0.06 + 0.2 * 1)
 
 
 @pytest.mark.parametrize("samples", [1, 5])
@@ -104,9 +129,12 @@ def test_auroc_counts_pairs(shift: float) -> None:
     pairs = unknown.unsqueeze(1) - known
     expected = ((pairs > 0).double() + (pairs == 0).double() / 2).mean().item()
     found = scores.auroc(known, unknown)
-    assert found == pytest.approx(expected, abs=1e-6)
-    labels = [0] * len(known) + [1] * len(unknown)
-    assert found == pytest.approx(roc_auc_score(labels, torch.cat([known, unknown])), abs=1e-6)
+    assert found == pytest.approx(expected, abs=1e-12)
+    labels, values = torch.tensor([0] * 200 + [1] * 150), torch.cat([known, unknown])
+    assert found == pytest.approx(roc_auc_score(labels, values), abs=1e-12)
+    if not shift:  # theirs wants values in [0, 1]
+        theirs = binary_auroc((values - values.min()) / (values.max() - values.min()), labels)
+        assert found == pytest.approx(theirs.item(), abs=1e-6)
     assert 0.55 < found < 0.75
 
 
@@ -114,6 +142,8 @@ def test_auroc_of_the_extremes() -> None:
     assert scores.auroc(torch.tensor([1.0, 2.0]), torch.tensor([3.0])) == 1
     assert scores.auroc(torch.tensor([3.0]), torch.tensor([1.0, 2.0])) == 0
     assert scores.auroc(torch.ones(3), torch.ones(2)) == 0.5
+    mixed = scores.auroc(torch.tensor([1, 2]), torch.tensor([1.5, math.inf], dtype=torch.float64))
+    assert mixed == 0.75
     with pytest.raises(ValueError, match="0 known and 2 unknown"):
         scores.auroc(torch.empty(0), torch.ones(2))
     with pytest.raises(ValueError, match="1 of the 3 scores are nan"):

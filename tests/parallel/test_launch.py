@@ -12,6 +12,9 @@ import torch.distributed as dist
 
 from spnb.parallel.launch import agree_on_name
 
+HANG = 120.0
+"""Seconds after which a test takes something for hanging."""
+
 
 def store() -> dist.TCPStore:
     listener = socket.create_server(("127.0.0.1", 0))
@@ -24,20 +27,29 @@ def store() -> dist.TCPStore:
     )
 
 
+def words(shared: dist.Store, ranks: list[int]) -> list[bytes]:
+    """What ranks but the first have said, now or in an earlier attempt."""
+    return [shared.get(name) if shared.check([name := f"hello {r}"]) else b"" for r in ranks if r]
+
+
 def agreed(shared: dist.Store, world_size: int, late: int | None = None) -> list[str]:
     """What each of some ranks takes for the name; one of them may come late."""
     found: dict[int, str] = {}
 
     def meet(rank: int) -> None:
-        found[rank] = agree_on_name(shared, rank, world_size, timedelta(seconds=20))
+        found[rank] = agree_on_name(shared, rank, world_size, timedelta(seconds=HANG))
 
     ranks = [threading.Thread(target=meet, args=(rank,)) for rank in range(world_size)]
-    for rank, thread in enumerate(ranks):
-        if rank != late:
-            thread.start()
+    early = [rank for rank in range(world_size) if rank != late]
+    before = words(shared, early)
+    for rank in early:
+        ranks[rank].start()
     if late is not None:
-        time.sleep(0.2)
-        ranks[late].start()
+        limit = time.monotonic() + HANG
+        while any(one == other for one, other in zip(words(shared, early), before, strict=True)):
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        ranks[late].start()  # the others are there and wait for it
     for thread in ranks:
         thread.join()
     return [found[rank] for rank in range(world_size)]

@@ -20,7 +20,7 @@ def test_on_records_what_happened_and_when() -> None:
     trace = Trace(on=True)
     with trace.span("outer"):
         with trace.span("inner"):
-            time.sleep(0.01)
+            time.sleep(0.01)  # it lasts at least so long
         with pytest.raises(KeyError), trace.span("failed"):
             raise KeyError
     inner, failed, outer = trace.spans

@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-import torch
 
 import spnb
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    """As in the workers: threads that wait for each other would only slow small nets down."""
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

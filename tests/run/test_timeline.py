@@ -18,6 +18,9 @@ PoolOf = Callable[[int], spnb.WorkerPool]
 PARTS = {"prepare", "draw", "forward", "backward", "divergence", "update"}
 """What every step consists of; the all-reduce comes in where there is somebody to talk to."""
 
+TRIES = 20
+"""Steps to look at: beside other work, a process may have to wait where no span is open."""
+
 
 @pytest.fixture(scope="module")
 def case() -> tuple[spnb.MeanField, tuple[torch.Tensor, torch.Tensor]]:
@@ -50,10 +53,13 @@ def covered(spans: Sequence[Span]) -> float:
 def test_a_step_of_one_process(case: tuple[spnb.MeanField, object]) -> None:
     posterior, data = case
     before = [parameter.clone() for parameter in posterior.parameters()]
-    runs = [timeline(posterior, data, num_samples=6) for _ in range(3)]  # type: ignore[arg-type]
-    for spans in runs:
+    for _ in range(TRIES):
+        spans = timeline(posterior, data, num_samples=6)  # type: ignore[arg-type]
         check(spans, PARTS, draws=6)
-    assert max(map(covered, runs)) >= 0.8
+        if covered(spans) >= 0.8:
+            break
+    else:
+        pytest.fail("a fifth of the step is in no span")
     assert all(map(torch.equal, before, posterior.parameters())), "a copy was trained"
 
 
@@ -68,15 +74,18 @@ def test_a_step_of_one_process(case: tuple[spnb.MeanField, object]) -> None:
 def test_a_step_of_two_ranks(
     pool_of: PoolOf, case: tuple[spnb.MeanField, object], layout: spnb.Layout, draws: Sequence[int]
 ) -> None:
-    runs = [pool_of(2).run(timeline, *case, layout=layout, num_samples=6) for _ in range(3)]
-    for by_rank in runs:
+    for _ in range(TRIES):
+        by_rank = pool_of(2).run(timeline, *case, layout=layout, num_samples=6)
         for spans, count in zip(by_rank, draws, strict=True):
             check(spans, PARTS | {"all-reduce"}, draws=count)
         reduces = [next(s for s in spans if s.name == "all-reduce") for spans in by_rank]
         assert min(r.stop for r in reduces) >= max(r.start for r in reduces), (
             "nobody leaves an all-reduce before all have come, on one clock"
         )
-    assert max(min(map(covered, by_rank)) for by_rank in runs) >= 0.8
+        if min(map(covered, by_rank)) >= 0.8:
+            break
+    else:
+        pytest.fail("a fifth of the step is in no span")
 
 
 def test_uneven_samples_and_a_loss_that_needs_all_predictions(

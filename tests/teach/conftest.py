@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
 import spnb
 from spnb.teach import figures
 
-EMPTY = 0.06
-"""Seconds that an empty figure takes on two cores of a shared x86-64 machine that is not busy."""
-REDRAW = 0.15
-"""Seconds that a drawing may take there so that it follows the hand."""
+MANY = 5.0
+"""Empty figures that could be drawn in the time of a redrawing that follows the hand, at most.
+
+On two cores of a shared x86-64 machine an empty one takes 60 ms, and a redrawing may take 150; and
+twice that, as the tests run under a coverage tracer.
+"""
 
 
 @pytest.fixture
-def redraw_limit() -> float:
-    """Seconds of this process that a redrawing may take, on a machine as slow as this one.
+def follows_the_hand() -> Callable[..., None]:
+    """A check that redrawings are quick: each is measured beside the drawing of an empty figure."""
 
-    Twice the goal: the tests run under a coverage tracer.
-    """
-    took = []
-    for _ in range(5):
-        start = time.process_time()
+    def seconds(draw: Callable[[], object]) -> float:
+        start = time.process_time()  # of this process: others may keep the cores busy
+        draw()
+        return time.process_time() - start
+
+    def empty() -> None:
         figures.png(figures.new(8, 4)[0], figures.FAST_DPI)
-        took.append(time.process_time() - start)
-    return 2 * REDRAW * max(1.0, min(took) / EMPTY)
+
+    def check(moves: Iterable[Callable[[], object]], many: float = MANY) -> None:
+        empty()  # the first one loads fonts
+        ratios = [seconds(move) / seconds(empty) for move in moves]
+        assert statistics.median(ratios) < many, ratios
+
+    return check
 
 
 @pytest.fixture(scope="package")

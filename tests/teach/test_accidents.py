@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 import spnb
 from spnb.maths.networks import mlp
+from spnb.parallel.pool import silence
 from spnb.teach import datasets
 from spnb.teach.accident import KINDS, PRESSED, live_through
 from spnb.teach.explore.accidents import accident_lab
@@ -22,6 +24,10 @@ SETTINGS: dict[str, Any] = {
     "learning_rate": 0.01,
 }
 STEPS = 40
+LONG = SETTINGS | {"epochs": 40}
+"""So that the run is not over before somebody who presses the stop button is noticed."""
+HANG = 120.0
+"""Seconds after which a test takes something for hanging: a collective would wait for 600."""
 WORDS = {
     "killed": "rank 1 was killed (SIGKILL)",
     "hangs": "rank 1 hung, in File",
@@ -33,8 +39,14 @@ WORDS = {
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[spnb.WorkerPool]:
-    with spnb.WorkerPool(2, threads=1, restarts=2, patience=3.0, silence=None) as pool:
-        yield pool
+    """Ranks that are given up after a silence as long as their whole start: none is just slow."""
+    begun = time.monotonic()
+    with spnb.WorkerPool(2, threads=1, restarts=2, silence=None) as pool:
+        pool.run(posterior)  # which imports what is needed
+        pool.patience = max(1.0, time.monotonic() - begun)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(silence, "ANSWER", max(silence.ANSWER, pool.patience / 4))
+            yield pool
 
 
 def posterior() -> spnb.MeanField:
@@ -50,21 +62,22 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_accident_is_told_and_not_a_bit_differs(pool: spnb.WorkerPool, kind: str) -> None:
-    whole = live_through(pool, posterior(), data(), every=STEPS, **SETTINGS)
-    assert [step for _, step in whole.attempts[0]] == list(range(STEPS))
+    settings, steps = (LONG, 8 * STEPS) if kind == PRESSED else (SETTINGS, STEPS)
+    whole = live_through(pool, posterior(), data(), every=steps, **settings)
+    assert [step for _, step in whole.attempts[0]] == list(range(steps))
     assert whole.happened_at is None and whole.twice == 0
-    story = live_through(pool, posterior(), data(), every=5, kind=kind, rank=1, step=17, **SETTINGS)
+    story = live_through(pool, posterior(), data(), every=5, kind=kind, rank=1, step=17, **settings)
     assert story.words.startswith(WORDS[kind])
     assert story.by_itself == (kind in ("killed", "hangs"))
     assert story.same_as(whole)
     before, after = story.attempts
     assert story.happened_at is not None
     assert before[0][0] < story.happened_at < story.noticed_at < after[0][0] < story.ended_at
-    assert after[0][1] % 5 == 0 and after[-1][1] == STEPS - 1
+    assert after[0][1] % 5 == 0 and after[-1][1] == steps - 1
     if kind != PRESSED:  # the ranks may take further steps until the button is noticed
         assert after[0][1] == 15 and story.twice == 2
     assert 0 <= story.twice < 5
-    assert story.noticed_at - story.happened_at < (6 if kind == "hangs" else 2)
+    assert story.noticed_at - story.happened_at < HANG
 
 
 def test_posteriors_that_differ_are_told_apart(pool: spnb.WorkerPool) -> None:
@@ -98,12 +111,14 @@ def test_accidents_that_cannot_be_are_refused(
         live_through(pool, posterior(), data(), every=5, **SETTINGS | wrong)
 
 
+@pytest.mark.pool
 def test_nothing_hangs_for_ever() -> None:
     with spnb.WorkerPool(1, threads=1) as endless:
         with pytest.raises(ValueError, match="needs a pool with patience"):
             live_through(endless, posterior(), data(), every=5, kind="hangs", **SETTINGS)
 
 
+@pytest.mark.pool
 def test_without_restarts_the_cell_is_run_again() -> None:
     with spnb.WorkerPool(2, threads=1) as plain:
         whole = live_through(plain, posterior(), data(), every=STEPS, **SETTINGS)

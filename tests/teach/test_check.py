@@ -19,7 +19,9 @@ from spnb.teach.check import CheckFailed, Outcome, Wrong, close, equal, exercise
 
 @exercise
 def exercise_1(average: Callable[..., Any]) -> str:
-    close(average(torch.tensor([1.0, 3.0])), 2.0, [(4.0, "summed", "you summed instead of averaging")])
+    close(
+        average(torch.tensor([1.0, 3.0])), 2.0, [(4.0, "summed", "you summed instead of averaging")]
+    )
     return "every rank holds the same gradient"
 
 

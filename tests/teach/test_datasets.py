@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
+import shutil
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
-from spnb.teach.datasets import Scaling, co2, digits
+from spnb.teach.datasets import Scaling, co2, digits, mauna_loa
 
 
 def test_co2_has_its_units_and_its_gaps() -> None:
     record = co2()
     assert len(record) == 2225 and len(record.missing) == 59
-    assert record.unit == "ppm" and "statsmodels" in record.sentence
+    assert record.unit == "ppm" and "Keeling" in record.sentence
     assert record.values.isfinite().all() and 310 < record.values.min() < record.values.max() < 375
     assert (record.time.diff() > 0).all()
     assert record.time[0].item() == pytest.approx(1958 + 87 / 365)
     longest = max(record.gaps(), key=lambda gap: gap[1] - gap[0])
     assert longest == pytest.approx((1964.066, 1964.391), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("part", "checksum"),
+    [
+        ("time", "07a771c3710b22aa2a8a9b15b0bb4e6e8ecd685532da4754b88a23ac8b00c86f"),
+        ("values", "7e301efd6dbd2b4007723368aa69ebd2259ea6aa1d431650c209df181f244cb9"),
+        ("missing", "eaf6be5a8e650b638fa8f013abe3def92a794393d8610f9ccbf0ceafce6fe31a"),
+    ],
+)
+def test_co2_is_bit_by_bit_what_statsmodels_gave(part: str, checksum: str) -> None:
+    found = getattr(co2(), part)
+    assert found.dtype == torch.float64
+    assert hashlib.sha256(found.numpy().astype("<f8").tobytes()).hexdigest() == checksum
+
+
+def test_co2_lies_beside_its_loader_where_the_package_is_installed(tmp_path: Path) -> None:
+    """A wheel has no folder ``data``; pyproject.toml puts the file into the package."""
+    loader = tmp_path / "site" / "loader.py"
+    loader.parent.mkdir()
+    shutil.copy(mauna_loa.__file__, loader)
+    shutil.copy(mauna_loa._path(), loader.with_name(mauna_loa.NAME))
+    spec = importlib.util.spec_from_file_location("spnb_installed_loader", loader)
+    assert spec and spec.loader
+    installed = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, spec.name, installed)  # where dataclasses look
+        spec.loader.exec_module(installed)
+        assert installed._path().parent == loader.parent
+        assert torch.equal(installed.co2().values, co2().values)
 
 
 def test_a_stretch_keeps_its_own_gaps() -> None:

@@ -87,6 +87,7 @@ def test_live_ranks_compute_the_same(
 
 
 @pytest.mark.slow
+@pytest.mark.pool
 def test_the_lamp_outlives_its_pool(case: tuple[spnb.MeanField, Data]) -> None:
     with spnb.WorkerPool(1) as pool:
         lamp = equivalence_lamp(*case, pool=pool)

@@ -85,6 +85,7 @@ def test_a_failed_restart_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.pool
 def test_real_workers_are_replaced() -> None:
     with spnb.WorkerPool(1) as pool:
         panel = worker_panel(pool)
@@ -97,6 +98,7 @@ def test_real_workers_are_replaced() -> None:
         assert "1 ended" in panel.summary
 
 
+@pytest.mark.pool
 def test_a_real_pool_is_followed_through_a_training_run() -> None:
     posterior, data = problem(60)
     with spnb.WorkerPool(2) as pool:

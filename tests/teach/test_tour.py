@@ -11,6 +11,7 @@ from spnb.__main__ import main
 
 
 @pytest.mark.slow
+@pytest.mark.pool
 def test_the_tour_trains_four_layouts_that_agree(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -293,7 +293,8 @@ figure, words = report(trained[chosen], test, seed=SEED)
 figures.show(figure, alt=words)
 
 posterior = trained[chosen].posterior
-file = spnb.save(posterior, Path(tempfile.mkdtemp()) / "mine.safetensors")
+folder = tempfile.TemporaryDirectory()  # goes when the notebook's kernel goes
+file = spnb.save(posterior, Path(folder.name) / "mine.safetensors")
 
 
 def say(path, make, inputs):

@@ -56,8 +56,6 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
     Raises:
         ValueError: one of them is empty, or holds a nan.
     """
-    from torchmetrics.functional.classification import binary_auroc
-
     if not len(known) or not len(unknown):
         raise ValueError(
             f"There are {len(known)} known and {len(unknown)} unknown scores; give some of both."
@@ -65,11 +63,10 @@ def auroc(known: Tensor, unknown: Tensor) -> float:
     values = torch.cat([known, unknown])
     if values.isnan().any():
         raise ValueError(f"{int(values.isnan().sum())} of the {len(values)} scores are nan.")
-    # torchmetrics squeezes scores beyond [0, 1] through a sigmoid, in which large ones become
-    # equal. Their ranks have the same area, and lie within.
-    ranks = values.unique(return_inverse=True)[1].double()
-    labels = torch.cat([torch.zeros_like(known), torch.ones_like(unknown)]).long()
-    return binary_auroc(ranks / max(1.0, ranks.max().item()), labels).item()
+    known, unknown = values.split([len(known), len(unknown)])  # of one type by now
+    known = known.sort().values
+    below, up_to = (torch.searchsorted(known, unknown, right=right) for right in (False, True))
+    return (below + up_to).double().mean().item() / (2 * len(known))
 
 
 def _probabilities(draws: Tensor, likelihood: Likelihood) -> Tensor:

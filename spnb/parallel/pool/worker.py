@@ -147,7 +147,10 @@ class Worker:
             if report.exception:
                 report.exception.close()
             # The others may be waiting for this rank. They learn of it now, not in ten minutes.
-            wake.shut_connections(call["ranks"])
+            try:
+                wake.shut_connections(call["ranks"])
+            except Exception:  # then they wait until the notebook wakes them: no reason to die
+                traceback.print_exc()
             rendezvous.leave()
             self._generation = -1
             traceback.clear_frames(error.__traceback__)  # they hold on to models and data

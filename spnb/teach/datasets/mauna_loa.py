@@ -1,11 +1,18 @@
-"""Carbon dioxide in the air at Mauna Loa: a series with gaps, which comes with statsmodels."""
+"""Carbon dioxide in the air at Mauna Loa: a series with gaps, which comes with the course."""
 
 from __future__ import annotations
 
+import csv
+from calendar import isleap
 from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
 
 import torch
 from torch import Tensor
+
+NAME = "mauna_loa_co2.csv"
+"""The record: a line a week, with nothing behind the comma where nothing was measured."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +73,12 @@ def co2() -> Series:
 
     Mole fractions in ppm: molecules of CO2 in a million molecules of dry air. In 59 of 2284 weeks
     the observatory measured nothing; the longest gap has 18 weeks, from January to May 1964. The
-    file comes with statsmodels and is in the public domain.
+    record is in the public domain and comes with the course.
     """
-    from statsmodels.datasets import co2 as package
-
-    column = package.load_pandas().data["co2"]
-    index = column.index
-    days = 365 + index.is_leap_year
-    years = torch.tensor((index.year + (index.day_of_year - 1) / days).to_numpy())
-    values = torch.tensor(column.to_numpy())
+    with _path().open(newline="", encoding="utf-8") as file:
+        weeks = [(row["date"], row["co2"]) for row in csv.DictReader(file)]
+    years = torch.tensor([_decimal(day) for day, _ in weeks], dtype=torch.float64)
+    values = torch.tensor([float(value or "nan") for _, value in weeks], dtype=torch.float64)
     seen = ~values.isnan()
     return Series(
         years[seen],
@@ -83,6 +87,18 @@ def co2() -> Series:
         unit="ppm",
         period="March 1958 to December 2001",
         sentence="Weekly means of CO2 in the air at Mauna Loa, Hawaii, in ppm, measured by the "
-        "Scripps Institution of Oceanography (C. D. Keeling and T. P. Whorf, 2004); the file comes "
-        "with statsmodels.",
+        "Scripps Institution of Oceanography (C. D. Keeling and T. P. Whorf, 2004); in the public "
+        "domain.",
     )
+
+
+def _path() -> Path:
+    """Where the record is: beside this module if it was installed, in ``data`` in a checkout."""
+    installed = Path(__file__).with_name(NAME)
+    return installed if installed.is_file() else Path(__file__).parents[3] / "data" / NAME
+
+
+def _decimal(day: str) -> float:
+    """A day such as ``1958-03-29`` in decimal years."""
+    when = date.fromisoformat(day)
+    return when.year + (when.timetuple().tm_yday - 1) / (365 + isleap(when.year))

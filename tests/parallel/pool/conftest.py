@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import Empty
@@ -19,16 +20,26 @@ from jupyter_client.manager import KernelManager, start_new_kernel
 ROOT = Path(__file__).parents[3]
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
+HANG = 120.0
+"""Seconds after which a test takes something for hanging; nothing else has a limit."""
+
 PREAMBLE = """
 import os, time, threading, torch
 import torch.distributed as dist
 from spnb.parallel.memory import share
-from spnb.parallel.pool import WorkerPool, WorkerDied
+from spnb.parallel.pool import WorkerPool, WorkerDied, call, process
+# Beside other work a rank may be slow: it is not killed for that, nor cut short at its end.
+kill_after = call.KILL_AFTER
+call.KILL_AFTER = process.FAREWELL = 100.0
 def clock(function, *args, **kwargs):
     start = time.perf_counter()
     function(*args, **kwargs)
     return time.perf_counter() - start
+def here():
+    "Tell the test that this rank has come so far."
+    open(os.path.join(os.environ["HERE"], os.environ["RANK"]), "w").close()
 """
+"""What every kernel knows."""
 
 
 @dataclass
@@ -36,14 +47,14 @@ class Reply:
     """What one cell produced.
 
     Attributes:
-        texts: What was printed, with the seconds after the start of the cell.
+        text: What was printed.
         error: Name and message of its exception, and the traceback as shown.
         displays: Data of each output that was displayed; updates replace their data.
         updates: How often a display was redrawn.
         seconds: How long the cell took.
     """
 
-    texts: list[tuple[float, str]] = field(default_factory=list)
+    text: str = ""
     result: str = ""
     error: tuple[str, str] | None = None
     trace: str = ""
@@ -51,16 +62,13 @@ class Reply:
     updates: int = 0
     seconds: float = 0.0
 
-    @property
-    def text(self) -> str:
-        return "".join(text for _, text in self.texts)
-
 
 class Kernel:
     """A kernel and its client."""
 
     def __init__(self) -> None:
-        env = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._here = tempfile.TemporaryDirectory()
+        env = {**os.environ, "PYTHONPATH": str(ROOT), "HERE": self._here.name}
         self.manager: KernelManager
         self.manager, self.client = start_new_kernel(env=env)
         self.pid: int = self.manager.provisioner.process.pid
@@ -72,26 +80,51 @@ class Kernel:
         self._start = time.monotonic()
         self._message = self.client.execute(code)
 
-    def end(self, limit: float = 25.0, until: str | None = None) -> Reply:
-        """Collect what the cell produces until it is over, or has printed a text."""
-        reply = Reply()
+    def end(self, *until: str) -> Reply:
+        """Collect what the cell produces until it is over, or has printed all these texts."""
+        reply, limit = Reply(), time.monotonic() + HANG
         while True:
-            left = self._start + limit - time.monotonic()
+            left = limit - time.monotonic()
             try:
                 message = self.client.get_iopub_msg(timeout=max(0.01, left))
             except Empty:
-                raise AssertionError(f"not done in {limit} s; so far:\n{reply.text}") from None
+                raise AssertionError(f"not done in {HANG} s; so far:\n{reply.text}") from None
             if message["parent_header"].get("msg_id") != self._message:
                 continue
             if self._take(message["msg_type"], message["content"], reply):
                 reply.seconds = time.monotonic() - self._start
                 return reply
-            if until is not None and until in reply.text:
+            if until and all(text in reply.text for text in until):
                 return reply
+
+    def meet(self, ranks: int = 2, resting: bool = True) -> None:
+        """Wait until the function that a cell runs has called `here` on each rank.
+
+        Args:
+            ranks: How many there are.
+            resting: Whether the ranks wait for something thereafter, and that is waited for, too:
+                that the main thread of each worker sleeps and goes on sleeping. One that is only
+                slow does not sleep, and one that polls, or wants Python's lock, wakes up.
+        """
+        folder = Path(self._here.name)
+        wait_for(lambda: len(list(folder.iterdir())) == ranks, "the ranks to come")
+        for file in folder.iterdir():
+            file.unlink()
+        if not resting:
+            return
+        looks: list[object] = []
+
+        def rest() -> bool:
+            look = [(w.status(), w.num_ctx_switches()) for w in self.workers()]
+            looks.append(look)
+            asleep = all(status == psutil.STATUS_SLEEPING for status, _ in look)
+            return asleep and looks[-10:] == 10 * [look]
+
+        wait_for(rest, "the ranks to rest")
 
     def _take(self, kind: str, content: dict[str, Any], reply: Reply) -> bool:
         if kind == "stream":
-            reply.texts.append((time.monotonic() - self._start, content["text"]))
+            reply.text += content["text"]
         elif kind == "execute_result":
             reply.result = content["data"]["text/plain"]
         elif kind == "error":
@@ -105,14 +138,14 @@ class Kernel:
             reply.updates += 1
         return kind == "status" and content["execution_state"] == "idle"
 
-    def run(self, code: str, limit: float = 25.0) -> Reply:
+    def run(self, code: str) -> Reply:
         """Run a cell."""
         self.begin(code)
-        return self.end(limit)
+        return self.end()
 
-    def value(self, code: str, limit: float = 25.0) -> Any:
+    def value(self, code: str) -> Any:
         """Run a cell that must succeed, and return its value."""
-        reply = self.run(code, limit)
+        reply = self.run(code)
         assert reply.error is None, reply.trace
         return eval(reply.result) if reply.result else None
 
@@ -123,7 +156,11 @@ class Kernel:
     def children(self) -> list[psutil.Process]:
         """List the processes that the kernel has started, but for multiprocessing's own."""
         children = psutil.Process(self.pid).children(recursive=True)
-        return [p for p in children if "resource_tracker" not in " ".join(p.cmdline())]
+        return [p for p in children if "resource_tracker" not in command(p)]
+
+    def workers(self) -> list[psutil.Process]:
+        """List the workers among them."""
+        return [p for p in self.children() if "spawn_main" in command(p)]
 
     def kill(self) -> None:
         """Kill the kernel with no chance to tidy up."""
@@ -132,16 +169,35 @@ class Kernel:
     def close(self) -> None:
         self.client.stop_channels()
         self.manager.shutdown_kernel()  # in peace, so that what it ran counts as covered
+        self._here.cleanup()
 
 
-def gone(processes: list[psutil.Process], within: float) -> bool:
-    """Whether all processes end within so many seconds."""
-    limit = time.monotonic() + within
-    while time.monotonic() < limit:
-        if not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes):
-            return True
+def command(process: psutil.Process) -> str:
+    """The command of a process; nothing if it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+def wait_for(condition: Callable[[], bool], what: str) -> None:
+    """Wait until something is the case."""
+    limit = time.monotonic() + HANG
+    while not condition():
+        assert time.monotonic() < limit, f"waited {HANG} s for {what}"
         time.sleep(0.02)
-    return False
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    """Wait until all these processes have ended."""
+
+    def alive(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:  # it ended between the two questions
+            return False
+
+    wait_for(lambda: not any(map(alive, processes)), "processes to end")
 
 
 @pytest.fixture
@@ -163,7 +219,7 @@ def kernel() -> Iterator[Kernel]:
     yield kernel
     processes = kernel.children()
     kernel.close()
-    assert gone(processes, 2.0)
+    wait_until_gone(processes)
 
 
 @pytest.fixture(autouse=True)
@@ -174,5 +230,5 @@ def _nothing_left(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     kernel: Kernel = request.getfixturevalue("kernel")
     sums = "pool.run(lambda: (x := torch.ones(1), dist.all_reduce(x))[0].item())"
-    assert kernel.value(sums, limit=15.0) == [2.0, 2.0]
+    assert kernel.value(sums) == [2.0, 2.0]
     assert len(kernel.children()) == 2

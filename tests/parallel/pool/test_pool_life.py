@@ -6,13 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from .conftest import ROOT, Kernel, gone
+from .conftest import HANG, ROOT, Kernel, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.kernel
 
@@ -73,10 +72,8 @@ def test_status_and_panel(kernel: Kernel) -> None:
 def test_restart_and_idle_timeout(kernel: Kernel) -> None:
     kernel.value("short = WorkerPool(1, idle_timeout=0.3); _ = short.run(int)")
     old = kernel.value("short.status()[0].pid")
-    limit = time.monotonic() + 5.0
-    while old is not None and psutil.pid_exists(old) and time.monotonic() < limit:
-        time.sleep(0.05)
-    assert kernel.value("short.status()[0].pid") is None
+    wait_for(lambda: kernel.value("short.status()[0].pid") is None, "the worker to be let go")
+    assert old is None or not psutil.pid_exists(old)
     assert kernel.value("short.run(lambda: dist.get_world_size())") == [1]
     kernel.value("short.restart()")
     assert kernel.value("short.run(lambda: dist.get_world_size())") == [1]
@@ -139,7 +136,7 @@ from spnb.parallel.progress import report
 def steps():
     for i in range(1, 2001):
         report(i, 2000, loss=1 / i)
-        time.sleep(0.0005)
+        time.sleep(0.0005)  # a second in all, so that there is something to redraw
 _ = pool.run(steps)
 """)
     assert len(reply.displays) == 1
@@ -177,7 +174,7 @@ def test_64_mb_of_dev_shm(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert done.stdout == "[100000000.0, 100000000.0]\n[50000000, 50000000]\n", done.stderr
 
@@ -195,7 +192,7 @@ def test_a_script_needs_no_main_guard_and_leaves_nothing(tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(ROOT), "RANK": "7", "WORLD_SIZE": "9"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG,
     )
     assert done.returncode == 1 and done.stdout.count("[") == 1
     assert "ZeroDivisionError" in done.stderr and "This happened on rank" in done.stderr
@@ -208,7 +205,13 @@ def test_an_interrupt_in_an_import_leaves_no_half_loaded_module(
     """Python keeps what it had loaded within a package whose import was cut; ours starts anew."""
     package = tmp_path / "slowly"
     package.mkdir()
-    (package / "__init__.py").write_text("import slowly.part, time\ntime.sleep(1.5)\n")
+    mark = tmp_path / "importing"
+    (package / "__init__.py").write_text(f"""
+import os, slowly.part, time
+if not os.path.exists({str(mark)!r}):
+    open({str(mark)!r}, "w").close()
+    time.sleep(600)  # it is cut short
+""")
     (package / "part.py").write_text("value = 7\n")
     new_kernel.value(f"""
 import sys
@@ -218,7 +221,7 @@ def use():
     return slowly.part.value
 def stumble():
     if os.environ["RANK"] == "0":
-        time.sleep(0.5)
+        while not os.path.exists({str(mark)!r}): time.sleep(0.01)
         raise ValueError("while the other imports")
     return use()
 pool = WorkerPool(2)
@@ -256,4 +259,4 @@ def test_a_function_may_start_processes_of_its_own(new_kernel: Kernel) -> None:
     assert loaded == [[[0, 1, 2, 3]]] * 2
     children = new_kernel.children()
     new_kernel.run("pool.close()")
-    assert gone(children, 2.0)
+    wait_until_gone(children)

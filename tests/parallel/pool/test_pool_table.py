@@ -1,29 +1,19 @@
-"""The figures to beat or hold, each in a real kernel; ``pytest -rP`` shows them.
-
-What is asserted leaves room for a busy machine.
-"""
+"""What a pool promises, each in a real kernel; how fast it is, `benchmarks/pool.py` measures."""
 
 from __future__ import annotations
 
 import ast
 import os
 import signal
-import time
+from pathlib import Path
 
 import pytest
 
-from .conftest import PREAMBLE, Kernel, gone
+from .conftest import PREAMBLE, Kernel, Reply, wait_for, wait_until_gone
 
 pytestmark = pytest.mark.kernel
 
-ROOM = 3.0
-"""How many times slower than its target a busy machine may be."""
-
-
-def within(target: float, seconds: float, what: str) -> None:
-    """Show a figure, and hold it to its target."""
-    print(f"{what}: {1000 * seconds:.0f} ms (target {1000 * target:.0f} ms)")
-    assert seconds < target * ROOM
+PIDS = "[r.pid for r in pool.status()]"
 
 
 def test_functions_and_classes_from_cells(kernel: Kernel) -> None:
@@ -57,9 +47,11 @@ before, forward = net.layer.weight.clone(), Net.forward
     assert kernel.value("first(torch.ones(1, 2)).item()") == 0
 
 
-def test_cold_start_after_torch_threads_4_s(new_kernel: Kernel) -> None:
+def test_start_after_torch_threads_and_a_second_run_that_is_far_quicker(
+    new_kernel: Kernel,
+) -> None:
     new_kernel.value("torch.set_num_threads(2); _ = torch.randn(800, 800) @ torch.randn(800, 800)")
-    seconds, sums, threads = new_kernel.value("""
+    cold, sums, threads = new_kernel.value("""
 start = time.perf_counter()
 pool = WorkerPool(2)
 def collect():
@@ -71,34 +63,34 @@ time.perf_counter() - start, [n for n, _ in out], [t for _, t in out]
 """)
     cores = len(os.sched_getaffinity(0))
     assert sums == [500, 500] and threads == [max(1, cores // 2)] * 2
-    within(4.0, seconds, "cold start to the first collective")
+    new_kernel.value("def empty(): pass")
+    times = sorted(new_kernel.value("[clock(pool.run, empty) for _ in range(21)]"))
+    assert 5 * times[10] < cold
 
 
-def test_second_run_20_ms(kernel: Kernel) -> None:
-    kernel.value("def empty(): pass")
-    times = sorted(kernel.value("[clock(pool.run, empty) for _ in range(21)]"))
-    print(f"second run of an empty function, median of 21: {1000 * times[10]:.1f} ms")
-    assert times[10] < 0.02
-
-
-def test_output_is_labelled_and_prompt(kernel: Kernel) -> None:
+def test_output_is_labelled_and_prompt(kernel: Kernel, tmp_path: Path) -> None:
+    """What was printed arrives while the function still runs: it waits until that is seen."""
+    seen = tmp_path / "seen"
     kernel.value("loud = WorkerPool(2, output='all'); _ = loud.run(int)")
-    reply = kernel.run("""
+    kernel.begin(f"""
 def talk():
     print("first from", os.environ["RANK"], flush=False)
     os.system("echo from a program")
-    time.sleep(1.0)
+    while not os.path.exists({str(seen)!r}): time.sleep(0.01)
     print("second", end="")
 _ = loud.run(talk); print("over"); loud.close()
 """)
-    for rank in (0, 1):
-        line = f"[rank {rank}] first from {rank}\n"
-        seen = next(when for when, text in reply.texts if line in text)
-        assert seen < 0.8
-        print(f"rank {rank} heard after {1000 * seen:.0f} ms")
-        assert f"[rank {rank}] from a program\n" in reply.text
-        assert f"[rank {rank}] second\n" in reply.text
-    assert reply.text.endswith("over\n")
+    lines = [
+        f"[rank {rank}] {line}\n"
+        for rank in (0, 1)
+        for line in (f"first from {rank}", "from a program")
+    ]
+    text = kernel.end(*lines).text
+    assert "second" not in text
+    seen.touch()
+    text += kernel.end().text
+    assert all(f"[rank {rank}] second\n" in text for rank in (0, 1))
+    assert text.endswith("over\n")
 
 
 def test_only_rank_0_is_shown_by_default(kernel: Kernel) -> None:
@@ -107,8 +99,8 @@ def test_only_rank_0_is_shown_by_default(kernel: Kernel) -> None:
     assert kernel.value("pool.output(1)") == "I am 1\n"
 
 
-def test_one_rank_raises_while_another_waits_1_s(kernel: Kernel) -> None:
-    pids = kernel.value("[r.pid for r in pool.status()]")
+def test_one_rank_raises_while_another_waits(kernel: Kernel) -> None:
+    pids = kernel.value(PIDS)
     reply = kernel.run("""
 def lopsided():
     print("before", os.environ["RANK"])
@@ -122,9 +114,8 @@ pool.run(lopsided)
     assert 'return {}["missing"]' in reply.trace and "in lopsided" in reply.trace
     assert "_serve_one" not in reply.trace and "call.py" not in reply.trace
     assert "[rank 1] before 1\n" in reply.text  # the output of the rank that failed
-    within(0.5, reply.seconds, "rank 1 raises, rank 0 waits")
-    within(0.05, kernel.value("clock(pool.run, int)"), "the run after a failure")
-    assert kernel.value("[r.pid for r in pool.status()]") == pids
+    assert kernel.value("pool.run(lambda: dist.get_rank())") == [0, 1]
+    assert kernel.value(PIDS) == pids
 
 
 def test_subgroups_end_with_a_failure(kernel: Kernel) -> None:
@@ -156,56 +147,53 @@ pool.run(cut_short)
     assert kernel.value("pool.run(lambda: dist.get_world_size())") == [2, 2]
 
 
-def interrupted(kernel: Kernel, code: str, after: float = 0.5) -> float:
-    """Interrupt a cell that prints "go"; seconds from the interrupt to its end."""
+def interrupted(kernel: Kernel, code: str, resting: bool = True) -> Reply:
+    """Interrupt a cell when all its ranks are where they are to be found, and see it end."""
     kernel.begin(code)
-    kernel.end(until="go\n")
-    time.sleep(after)
-    pressed = time.monotonic()
+    kernel.meet(resting=resting)
     kernel.interrupt()
     reply = kernel.end()
     assert reply.error is not None and reply.error[0] == "KeyboardInterrupt", reply.trace
-    return time.monotonic() - pressed
+    return reply
 
 
-def test_interrupt_while_training_500_ms(kernel: Kernel) -> None:
-    pids = kernel.value("[r.pid for r in pool.status()]")
-    seconds = interrupted(
-        kernel,
-        """
+def test_interrupt_while_training(kernel: Kernel) -> None:
+    pids = kernel.value(PIDS)
+    training = """
 def endless():
-    print("go")
-    net = torch.nn.Linear(100, 100)
+    net, step = torch.nn.Linear(100, 100), 0
     while True:
         net(torch.randn(64, 100)).sum().backward()
         dist.all_reduce(net.weight.grad)
+        step += 1
+        if step == 3:  # nothing is imported any more: a rank that is found there is replaced
+            here()
 pool.run(endless)
-""",
-    )
-    within(0.6, seconds, "interrupt while training")
-    assert kernel.value("[r.pid for r in pool.status()]") == pids
+"""
+    interrupted(kernel, training, resting=False)
+    assert kernel.value(PIDS) == pids
 
 
-def test_interrupt_in_a_deadlock_1300_ms(kernel: Kernel) -> None:
-    pids = kernel.value("[r.pid for r in pool.status()]")
+def test_interrupt_in_a_deadlock(kernel: Kernel) -> None:
+    pids = kernel.value(PIDS)
     deadlock = """
 def deadlock():
-    print("go")
+    here()
     if os.environ["RANK"] == "0":
         dist.all_reduce(torch.ones(1))
     else:
         dist.broadcast(torch.ones(1), src=0); dist.recv(torch.ones(1), src=0)
 pool.run(deadlock)
 """
-    within(1.3, interrupted(kernel, deadlock), "interrupt in a deadlock")
+    interrupted(kernel, deadlock)
     # Both ranks in the store: one waits for a key that never comes.
-    waiting = "pool.run(lambda: (print('go'), dist.distributed_c10d._get_default_store().get('x')))"
-    within(2.0, interrupted(kernel, waiting), "interrupt in the store")
-    assert kernel.value("[r.pid for r in pool.status()]") == pids
+    waiting = "pool.run(lambda: (here(), dist.distributed_c10d._get_default_store().get('x')))"
+    interrupted(kernel, waiting)
+    assert kernel.value(PIDS) == pids
 
 
 def test_a_rank_that_was_not_woken_from_the_store_is_woken_again(kernel: Kernel) -> None:
-    pids = kernel.value("[r.pid for r in pool.status()]")
+    pids = kernel.value(PIDS)
     waiting = """
 def waiting():
     from spnb.parallel.pool import wake
@@ -216,46 +204,73 @@ def waiting():
             wake.shut_connections = shut
             shut(listeners)
     wake.shut_connections = deaf
-    dist.barrier()  # no rank is still importing: one that an interrupt finds there is replaced
-    print("go")
+    here()
     dist.distributed_c10d._get_default_store().get("x")
 pool.run(waiting)
 """
-    within(2.5, interrupted(kernel, waiting), "interrupt in the store, at the second attempt")
-    assert kernel.value("[r.pid for r in pool.status()]") == pids
+    interrupted(kernel, waiting)
+    assert kernel.value(PIDS) == pids
 
 
-def test_a_worker_listens_on_after_a_failed_wake(kernel: Kernel) -> None:
-    pids = kernel.value("[r.pid for r in pool.status()]")
-    unlucky = """
-def unlucky():
+UNLUCKY = """
+def be_unlucky():
     from spnb.parallel.pool import wake
     shut = wake.shut_connections
     def broken(listeners):
         wake.shut_connections = shut
         raise ValueError("a line of /proc that nobody expected")
     wake.shut_connections = broken
-    dist.barrier()
-    print("go")
+"""
+
+
+def test_a_worker_listens_on_after_a_failed_wake(kernel: Kernel) -> None:
+    pids = kernel.value(PIDS)
+    unlucky = f"""{UNLUCKY}
+def unlucky():
+    be_unlucky()
+    here()
     dist.distributed_c10d._get_default_store().get("x")
 pool.run(unlucky)
 """
-    within(2.5, interrupted(kernel, unlucky), "interrupt after a failed wake")
-    assert kernel.value("[r.pid for r in pool.status()]") == pids
+    interrupted(kernel, unlucky)
+    assert kernel.value(PIDS) == pids
 
 
-def test_what_cannot_be_interrupted_is_killed_4_s(kernel: Kernel) -> None:
+def test_a_worker_that_cannot_wake_the_others_lives_on(kernel: Kernel) -> None:
+    """As above, but it is the rank that fails itself; the notebook wakes the other one."""
+    pids = kernel.value(PIDS)
+    reply = kernel.run(f"""{UNLUCKY}
+def fails():
+    dist.barrier()
+    if dist.get_rank() == 1:
+        be_unlucky()
+        raise LookupError("of my own")
+    dist.all_reduce(torch.ones(1))
+pool.run(fails)
+""")
+    assert reply.error == ("LookupError", "of my own")
+    assert kernel.value("pool.run(lambda: dist.get_rank())") == [0, 1]
+    assert kernel.value(PIDS) == pids
+
+
+def test_what_cannot_be_interrupted_is_killed(kernel: Kernel) -> None:
+    pids = kernel.value(PIDS)
     stubborn = """
 def stubborn():
-    print("go")
+    here()
     while True:
         try:
-            time.sleep(60)
+            time.sleep(600)
         except KeyboardInterrupt:
             pass
 pool.run(stubborn)
 """
-    assert interrupted(kernel, stubborn) < 4.0 + 2.0
+    kernel.value("longer, call.KILL_AFTER = call.KILL_AFTER, kill_after")
+    reply = interrupted(kernel, stubborn)
+    kernel.value("call.KILL_AFTER = longer")
+    assert all(f"rank {r} could not be interrupted and was killed" in reply.text for r in (0, 1))
+    kernel.value("_ = pool.run(int)")
+    assert not set(kernel.value(PIDS)) & set(pids)
 
 
 def test_an_interrupt_that_the_function_handles_loses_nothing(kernel: Kernel) -> None:
@@ -263,55 +278,78 @@ def test_an_interrupt_that_the_function_handles_loses_nothing(kernel: Kernel) ->
 def careful():
     try:
         dist.barrier()  # both ranks are here
-        print("go")
-        time.sleep(60)
+        here()
+        time.sleep(600)
     except KeyboardInterrupt:
         return "what I have"
 pool.run(careful)
 """)
-    kernel.end(until="go\n")
+    kernel.meet()
     kernel.interrupt()
     assert ast.literal_eval(kernel.end().result) == ["what I have"] * 2
 
 
-def test_interrupt_during_the_start(new_kernel: Kernel) -> None:
-    new_kernel.begin("print('go'); pool = WorkerPool(2); pool.run(int)")
-    new_kernel.end(until="go\n")
-    time.sleep(0.3)
-    pressed = time.monotonic()
+HELD = """
+import os, sys, time
+if any("spawn_main" in word for word in sys.orig_argv):
+    notebook = os.getppid()
+    while not os.path.exists({mark!r}) and os.getppid() == notebook:
+        time.sleep(0.02)
+"""
+
+
+def test_interrupt_during_the_start(new_kernel: Kernel, tmp_path: Path) -> None:
+    """It does not wait for that: the workers are held in their first moments until it is over."""
+    mark = tmp_path / "may start"
+    (tmp_path / "sitecustomize.py").write_text(HELD.format(mark=str(mark)))
+    new_kernel.begin(f"""
+class Look:
+    said = False
+    def look(self):
+        if not self.said: print("go")
+        self.said = True
+os.environ["PYTHONPATH"] = {str(tmp_path)!r} + os.pathsep + os.environ["PYTHONPATH"]
+pool, look = WorkerPool(2), Look()
+pool.watch(look.look)  # it is called within the run
+pool.run(int)
+""")
+    new_kernel.end("go\n")
     new_kernel.interrupt()
     reply = new_kernel.end()
     assert reply.error is not None and reply.error[0] == "KeyboardInterrupt"
-    within(0.6, time.monotonic() - pressed, "interrupt during the start")
+    workers = new_kernel.workers()
+    assert len(workers) == 2 and not mark.exists()
+    mark.touch()
     assert new_kernel.value("pool.run(lambda: dist.get_world_size())") == [2, 2]
-    assert len(new_kernel.children()) == 2
+    assert new_kernel.children() == workers
 
 
 @pytest.mark.parametrize("doing", ["start", "training", "deadlock"])
-def test_killed_kernel_leaves_nothing_2_s(new_kernel: Kernel, doing: str) -> None:
+def test_killed_kernel_leaves_nothing(new_kernel: Kernel, doing: str) -> None:
     new_kernel.begin(f"""
 def work(doing):
     import subprocess
-    print("go")
     if doing == "training":
+        step = 0
         while True:
             dist.all_reduce(torch.ones(1000))
+            step += 1
+            if step == 3: here()
+    here()
     if os.environ["RANK"] == "0":
         dist.barrier()
     time.sleep(600)
 pool = WorkerPool(2)
-if {doing!r} == "start":
-    print("go")
 pool.run(work, {doing!r})
 """)
-    new_kernel.end(until="go\n")
-    time.sleep(0.3)
-    workers = new_kernel.children()
+    if doing == "start":
+        wait_for(lambda: len(new_kernel.workers()) == 2, "workers to be started")
+    else:
+        new_kernel.meet(resting=doing == "deadlock")
+    workers = new_kernel.workers()
     assert len(workers) == 2
-    killed = time.monotonic()
     new_kernel.kill()
-    assert gone(workers, 2.0)
-    print(f"{doing}: workers gone after {1000 * (time.monotonic() - killed):.0f} ms")
+    wait_until_gone(workers)
 
 
 def test_kernel_killed_after_a_start_in_a_thread(new_kernel: Kernel) -> None:
@@ -327,61 +365,54 @@ thread.start(); thread.join()
     assert new_kernel.value("out") == [0, 1]
     assert new_kernel.value("pool.run(lambda: dist.get_rank())") == [0, 1]
     workers = new_kernel.children()
-    new_kernel.begin("pool.run(lambda: print('go') or time.sleep(600))")
-    new_kernel.end(until="go\n")
+    new_kernel.begin("pool.run(lambda: here() or time.sleep(600))")
+    new_kernel.meet()
     new_kernel.kill()
-    assert gone(workers, 2.0)
+    wait_until_gone(workers)
 
 
 @pytest.mark.parametrize("other", ["waits", "sleeps"])
-def test_worker_killed_1_s(kernel: Kernel, other: str) -> None:
-    old = kernel.value("[r.pid for r in pool.status()]")
+def test_worker_killed(kernel: Kernel, other: str) -> None:
+    old = kernel.value(PIDS)
     wait = "dist.all_reduce(torch.ones(1))" if other == "waits" else "time.sleep(600)"
-    kernel.begin(f"pool.run(lambda: (print('go'), dist.get_rank() or {wait}, time.sleep(600)))")
-    kernel.end(until="go\n")
-    time.sleep(0.2)
-    killed = time.monotonic()
+    kernel.begin(f"pool.run(lambda: (here(), dist.get_rank() or {wait}, time.sleep(600)))")
+    kernel.meet()
     os.kill(old[1], signal.SIGKILL)
     reply = kernel.end()
-    within(0.6, time.monotonic() - killed, "a worker is killed")
     assert reply.error is not None and reply.error[0] == "WorkerDied"
     assert "rank 1 was killed (SIGKILL): out of memory?" in reply.error[1]
     assert kernel.value("pool.run(lambda: dist.get_rank())") == [0, 1]
-    new = kernel.value("[r.pid for r in pool.status()]")
+    new = kernel.value(PIDS)
     assert new[0] == old[0] and new[1] != old[1]
 
 
 def test_worker_killed_between_runs(kernel: Kernel) -> None:
-    old = kernel.value("[r.pid for r in pool.status()]")
+    old = kernel.value(PIDS)
     os.kill(old[0], signal.SIGKILL)
     # Its threads end one after the other; the last one hangs up.
-    limit = time.monotonic() + 2.0
-    while kernel.value("pool.status()[0].state != 'ended'") and time.monotonic() < limit:
-        time.sleep(0.02)
+    wait_for(lambda: kernel.value("pool.status()[0].state == 'ended'"), "the worker to end")
     assert kernel.value("pool.run(lambda: dist.get_rank())") == [0, 1]
 
 
-def test_200_mb_result_400_ms(kernel: Kernel) -> None:
+def test_200_mb_result(kernel: Kernel) -> None:
     kernel.value("""
 def big(same):
     return {"w": torch.full((50_000_000,), 1.0 if same else float(dist.get_rank()))}
 def shm():
-    return next(int(l.split()[1]) // 1024 for l in open("/proc/meminfo") if l.startswith("Shmem:"))
+    "Megabytes of shared memory that this process has in use; what it has twice counts once."
+    rows = dict(l.split(":") for l in open("/proc/self/smaps_rollup") if ":" in l)
+    return int(rows["Pss_Shmem"].split()[0]) / 1000
 out = pool.run(big, True)
-del out
-before = shm()
-start = time.perf_counter(); out = pool.run(big, True); seconds = time.perf_counter() - start
 """)
     assert kernel.value("[o['w'].sum().item() for o in out]") == [50_000_000.0] * 2
-    assert kernel.value("shm() - before") < 250  # MB: what is equal takes memory once
+    assert 150 < kernel.value("shm()") < 250, "what is equal takes memory once"
     assert kernel.value("out[0]['w'].zero_(); out[1]['w'][:9].tolist()") == [1.0] * 9
-    within(0.4, kernel.value("seconds"), "200 MB from each of two ranks")
     kernel.value("out = pool.run(big, False)")
     assert kernel.value("[o['w'][-1].item() for o in out]") == [0.0, 1.0]
     kernel.value("del out")
 
 
-def test_200_mb_shared_350_ms_then_40_ms_and_2_mb(kernel: Kernel) -> None:
+def test_200_mb_shared_are_not_copied(kernel: Kernel) -> None:
     kernel.value("""
 def private():
     rows = dict(l.split(":") for l in open("/proc/self/status"))
@@ -390,16 +421,11 @@ def read(data):
     start = private()
     return data.sum().item(), private() - start
 plain = torch.ones(50_000_000)
-start = time.perf_counter()
 data = share(plain)
-first = pool.run(read, data)
-cold = time.perf_counter() - start
-start = time.perf_counter(); second = pool.run(read, data); warm = time.perf_counter() - start
+first, second = pool.run(read, data), pool.run(read, data)
 """)
     assert kernel.value("[s for s, _ in first + second]") == [50_000_000.0] * 4
     assert max(kernel.value("[mb for _, mb in first + second]")) < 4.0
-    within(0.35, kernel.value("cold"), "200 MB shared, read by both ranks")
-    within(0.05, kernel.value("warm"), "the same again")
     kernel.value("_ = pool.run(lambda x: x[dist.get_rank()].fill_(7.0 + dist.get_rank()), data)")
     assert kernel.value("data[:3].tolist()") == [7.0, 8.0, 1.0]
     # Without share, an argument is the rank's own.

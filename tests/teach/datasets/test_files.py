@@ -20,6 +20,9 @@ from spnb.teach.datasets.files import File, find, present
 
 from .conftest import sentence
 
+HANG = 120.0
+"""Seconds after which a test takes something for hanging."""
+
 CONTENT = random.Random(1).randbytes(300_000)
 
 
@@ -57,7 +60,7 @@ class Answer(BaseHTTPRequestHandler):
         source = cast(Source, self.server)
         asked = self.headers.get("Range")
         source.asked.append(asked)
-        source.hold.wait(20)
+        source.hold.wait(HANG)
         if source.status != 200:
             return self.send_error(source.status)
         first = int(asked.removeprefix("bytes=").rstrip("-")) if asked and source.ranges else 0
@@ -258,24 +261,39 @@ def test_a_cache_that_cannot_be_made(source: Source, cache: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
+from filelock import Timeout
 from spnb.teach.datasets import files
+
+class Lock(files.FileLock):
+    def acquire(self, *args, **kwargs):
+        try:
+            return super().acquire(timeout=0)
+        except Timeout:
+            Path(sys.argv[4]).touch()
+            return super().acquire(*args, **kwargs)
+
+files.FileLock = Lock
 files.cache = lambda: Path(sys.argv[3])
 file = files.File("small.bin", sys.argv[1], 0.3, sys.argv[2])
-print("asking", flush=True)
 print(files.find(file), flush=True)
 """
 
 
-def test_two_processes_that_ask_at_once_fetch_once(source: Source, cache: Path) -> None:
+def test_two_processes_that_ask_at_once_fetch_once(
+    source: Source, cache: Path, tmp_path: Path
+) -> None:
+    """The server answers when one of them has asked it and the other one waits for the lock."""
     source.hold.clear()
-    arguments = [source.url, small(None).checksum, str(cache)]
+    waits = tmp_path / "waits"
+    arguments = [source.url, small(None).checksum, str(cache), str(waits)]
     command = [sys.executable, "-c", CHILD, *arguments]
     children = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    for child in children:
-        assert child.stdout is not None and child.stdout.readline() == "asking\n"
-    time.sleep(0.5)  # both have come to the lock, or to the server
+    limit = time.monotonic() + HANG
+    while not (source.asked and waits.exists()):
+        assert time.monotonic() < limit and not any(child.poll() for child in children)
+        time.sleep(0.01)
     source.hold.set()
     for child in children:
-        assert child.communicate(timeout=60)[0] == f"{cache / 'small.bin'}\n"
+        assert child.communicate(timeout=HANG)[0] == f"{cache / 'small.bin'}\n"
         assert child.returncode == 0
     assert source.asked == [None] and (cache / "small.bin").read_bytes() == CONTENT

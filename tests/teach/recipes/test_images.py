@@ -42,6 +42,7 @@ def test_the_same_initial_weights_every_time() -> None:
 
 @needs_data
 @pytest.mark.slow
+@pytest.mark.pool
 def test_ranks_agree_and_leave_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = replace(images.SETTINGS["ci"], num_train=200, epochs=1, num_samples=3, test_samples=4)
     monkeypatch.setitem(images.SETTINGS, "ci", small)

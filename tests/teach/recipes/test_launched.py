@@ -15,6 +15,9 @@ import pytest
 
 from spnb.teach.recipes import execute
 
+HANG = 300.0
+"""Seconds after which a test takes something for hanging."""
+
 needs_data = pytest.mark.skipif(
     not os.environ.get("SPNB_DATA"), reason="needs the electricity load in $SPNB_DATA"
 )
@@ -34,7 +37,7 @@ def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[s
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
          "--nproc-per-node=2", "-m", "spnb", "recipe", "load", "--scale=ci", f"--out={shared}",
          *axes],
-        env=environment, capture_output=True, text=True, timeout=180,
+        env=environment, capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Wrote ") == 1, "rank 0 alone speaks"
@@ -57,7 +60,7 @@ def test_a_run_that_is_ended_says_so_and_leaves_nothing(tmp_path: Path, end: str
         env=os.environ | {"OMP_NUM_THREADS": "1"}, text=True, start_new_session=True,
     )  # fmt: skip
     workers: list[psutil.Process] = []
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + HANG
     while len(workers) < 2 or sum(w.cpu_times().user > 4 for w in workers) < 2:  # at work
         assert run.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -67,7 +70,7 @@ def test_a_run_that_is_ended_says_so_and_leaves_nothing(tmp_path: Path, end: str
         workers[1].kill()
     else:
         os.killpg(run.pid, signal.SIGINT)
-    said, _ = run.communicate(timeout=30)
+    said, _ = run.communicate(timeout=HANG)
     assert run.returncode == (1 if end == "kill" else 130)
     assert ("rank 1 was killed" if end == "kill" else "Interrupted: all ranks") in said
     assert "Traceback" not in said

@@ -1,0 +1,81 @@
+"""What the suite promises of itself: nothing is left behind, and workers are asked for by name."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFTEST = """
+from tests.support import leftovers
+leftovers.GRACE = 0.5
+pytest_plugins = ["tests.support.tiers", "tests.support.leftovers"]
+"""
+TIDY = """
+import subprocess, sys, tempfile
+def test_tidy(tmp_path):
+    (tmp_path / "mine").touch()
+    with tempfile.TemporaryDirectory():
+        subprocess.run([sys.executable, "-c", ""], check=True)
+"""
+UNTIDY = """
+import subprocess, sys, tempfile
+def test_leaves_a_folder():
+    tempfile.mkdtemp(prefix="left-")
+def test_leaves_a_process():
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+def test_leaves_nothing():
+    pass
+"""
+UNMARKED = """
+import pytest, spnb
+def test_unmarked():
+    spnb.WorkerPool(1).run(int)
+@pytest.mark.pool
+def test_marked():
+    with spnb.WorkerPool(1) as pool:
+        assert pool.run(int) == [0]
+"""
+
+
+def suite(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a small suite of its own under the same rules."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_small.py").write_text(code)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
+    return subprocess.run(
+        [*command, f"--rootdir={folder}", f"--basetemp={folder / 'temp'}", str(folder)],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_tidy_suite_passes(tmp_path: Path) -> None:
+    done = suite(tmp_path, TIDY)
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_is_left_behind_fails_by_the_name_of_its_test(tmp_path: Path) -> None:
+    done = suite(tmp_path, UNTIDY)
+    left = [line for line in done.stdout.splitlines() if " left " in line and "::" in line]
+    for process in psutil.process_iter(["cmdline"]):  # the one that was left on purpose
+        if process.info["cmdline"] == [sys.executable, "-c", "import time; time.sleep(600)"]:
+            process.kill()
+    assert done.returncode == 1
+    assert any("test_leaves_a_folder left" in line and "/left-" in line for line in left)
+    assert any("test_leaves_a_process" in line and "left process" in line for line in left)
+    assert not any("test_leaves_nothing" in line for line in left)
+
+
+@pytest.mark.pool
+def test_a_test_that_starts_workers_says_so(tmp_path: Path) -> None:
+    done = suite(tmp_path, UNMARKED)
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "mark it with @pytest.mark.pool" in done.stdout
