@@ -14,8 +14,9 @@ notebook's checks are short functions in a module of its own (`spnb/teach/checks
 
 and the notebook says `check.exercise_1(average)`. The outcome is shown as one line, and kept in
 `outcomes`. Each mistake has a short name beside the sentence for the learner, so that tests and
-programs can ask which one was found without reading English. With `SPNB_CHECKS=strict` in the environment, which is how the solution notebooks are
-tested, anything but a right answer raises `CheckFailed`.
+programs can ask which one was found without reading English. With `SPNB_CHECKS=strict` in the
+environment, which is how the solution notebooks are tested, anything but a right answer raises
+`CheckFailed`.
 """
 
 from __future__ import annotations

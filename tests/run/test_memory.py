@@ -51,6 +51,7 @@ KEPT, AT_ONCE = {"objective": NLL}, {"samples_in_flight": 4}
 BOTH = {"objective": NLL, "samples_in_flight": 2}
 
 
+@pytest.mark.pool
 @pytest.mark.parametrize(
     ("name", "options", "tolerance"),
     [
