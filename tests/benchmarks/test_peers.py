@@ -37,6 +37,7 @@ BAYESIAN = [peer for name, peer in PEERS.items() if name != "plain"]
 NORMS_LEFT_OUT = ("torch_blue", "bayesian-torch")
 AVERAGED_KL = ("bayesian-torch",)
 
+pytestmark = [pytest.mark.exhaustive, pytest.mark.pool]
 each_bayesian_peer = pytest.mark.parametrize("peer", BAYESIAN, ids=lambda peer: peer.name)
 
 

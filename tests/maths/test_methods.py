@@ -55,6 +55,7 @@ def trained(posterior: spnb.Posterior, data: tuple[Tensor, Tensor], samples: int
     ).posterior
 
 
+@pytest.mark.slow
 def test_what_is_trained_as_a_point_ends_at_the_mode() -> None:
     model, x, y = regression()
     mode = exact(x, y)[0]
@@ -162,6 +163,7 @@ def test_laplace_of_classes_is_the_hessian_where_the_net_is_linear() -> None:
     assert torch.equal(drawn[:, :16], last.loc[:16].expand(2, -1)) and (drawn[0] != drawn[1]).any()
 
 
+@pytest.mark.slow
 def test_low_rank_finds_mean_and_whole_covariance() -> None:
     model, x, y = regression()
     mean, covariance = exact(x, y)
@@ -175,6 +177,7 @@ def test_low_rank_finds_mean_and_whole_covariance() -> None:
     assert (independent - covariance).norm() > 0.4 * covariance.norm()  # it cannot
 
 
+@pytest.mark.slow
 def test_dropout_finds_the_best_of_its_family() -> None:
     """Left-out inputs act as a ridge of their own on each weight; the optimum has a formula."""
     model, x, y = regression()

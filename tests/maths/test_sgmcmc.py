@@ -19,6 +19,7 @@ def walked(start: spnb.SGMCMC, data: tuple[Tensor, Tensor], steps: int, rate: fl
 
 
 @pytest.mark.parametrize(("friction", "rate"), [(0.1, 5e-3), (1.0, 2e-2)])
+@pytest.mark.slow
 def test_chains_walk_over_the_posterior(friction: float, rate: float) -> None:
     """SGHMC and SGLD on whole batches: mean and covariance of the closed form."""
     model, x, y = regression()
@@ -30,6 +31,7 @@ def test_chains_walk_over_the_posterior(friction: float, rate: float) -> None:
     assert (draws.T.cov() - covariance).norm() < 0.2 * covariance.norm()
 
 
+@pytest.mark.slow
 def test_temperature_sharpens_the_likelihood_as_in_the_elbo() -> None:
     model, x, y = regression()
     cold = spnb.ELBO(temperature=0.1)

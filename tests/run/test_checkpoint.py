@@ -24,6 +24,8 @@ from spnb.run import checkpoint, files
 from tests.methods import METHODS
 from tests.run.problems import problem
 
+TRIALS = int(os.environ.get("SPNB_TRIALS", "6"))
+"""How often a file is damaged (twice as often) and a writer is killed; 100 in `make test-all`."""
 PoolOf = Callable[[int], spnb.WorkerPool]
 SETTINGS: dict[str, Any] = dict(
     num_samples=5,
@@ -240,14 +242,14 @@ def damaged(whole: bytes, kind: int, rng: random.Random) -> bytes:
     return bomb if rng.random() < 0.5 else whole[:8] + bomb + whole[8 + len(bomb) :]
 
 
-def test_200_damaged_checkpoints_are_refused_and_none_is_executed(
+def test_damaged_checkpoints_are_refused_and_none_is_executed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run(tmp_path, None, 7)
     plan, rng = spnb.Checkpoints(tmp_path), random.Random(0)
     whole = plan.file(6).read_bytes()
-    for number in range(200):
+    for number in range(2 * TRIALS):
         plan.file(6).write_bytes(damaged(whole, number % 6, rng))
         with pytest.raises(ValueError, match=r"step-00000003.safetensors' is whole: resume from"):
             checkpoint.load(plan.file(6))
@@ -299,7 +301,7 @@ while True:
 def test_killed_while_writing_there_is_always_a_whole_checkpoint(tmp_path: Path) -> None:
     """Many times, on one file: the old one or the new one, never a broken one."""
     rng, path, numbers = random.Random(1), tmp_path / "step-00000001.safetensors", []
-    for _ in range(int(os.environ.get("SPNB_TRIALS", "10"))):
+    for _ in range(TRIALS):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITING, str(path)], stdout=subprocess.PIPE, text=True
         )

@@ -280,7 +280,7 @@ def torchrun(folder: Path, rank: int, step: int, late: float) -> subprocess.Pope
     )  # fmt: skip
 
 
-@pytest.mark.slow
+@pytest.mark.service
 def test_a_rank_killed_under_torchrun_is_started_again(tmp_path: Path) -> None:
     rng = random.Random(1)
     whole = torchrun(tmp_path / "whole", 9, 0, 0.0)

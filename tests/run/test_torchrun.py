@@ -29,7 +29,7 @@ if rank == 0:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_a_script_computes_the_same_run(tmp_path: Path, world_size: int) -> None:
     script, found = tmp_path / "train.py", tmp_path / "found.pt"

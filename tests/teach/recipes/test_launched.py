@@ -24,7 +24,7 @@ needs_data = pytest.mark.skipif(
 
 
 @needs_data
-@pytest.mark.slow
+@pytest.mark.service
 @pytest.mark.parametrize("axes", [[], ["--sample=1", "--data=2"]])
 def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[str]) -> None:
     environment = os.environ | {
@@ -51,7 +51,7 @@ def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[s
 
 
 @needs_data
-@pytest.mark.slow
+@pytest.mark.pool
 @pytest.mark.parametrize("end", ["interrupt", "kill"])
 def test_a_run_that_is_ended_says_so_and_leaves_nothing(tmp_path: Path, end: str) -> None:
     command = [sys.executable, "-m", "spnb", "recipe", "load", "--scale=laptop", "--ranks=2"]
