@@ -23,8 +23,8 @@ GRACE = 30.0
 """Seconds that processes have for ending when all tests are over."""
 TRACKERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which live as long as the process that they belong to."""
-CACHES = ("torchinductor_",)
-"""Folders that torch keeps for the next process, wherever it runs."""
+TORCHS = ("torchinductor_", "torchelastic_")
+"""Folders of torch's own: its compiler's cache, and the logs of its launcher, which keeps them."""
 SHARED = Path("/dev/shm")
 
 
@@ -60,7 +60,7 @@ class Watch:
         return found
 
     def _present(self) -> set[Path]:
-        files = {path for path in self.folder.iterdir() if not path.name.startswith(CACHES)}
+        files = {path for path in self.folder.iterdir() if not path.name.startswith(TORCHS)}
         return files | _shared_memory() - self._shared
 
     def _processes(self) -> Iterator[tuple[psutil.Process, list[str], str]]:
