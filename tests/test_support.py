@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import psutil
 import pytest
 
@@ -23,15 +24,21 @@ def test_tidy(tmp_path):
     with tempfile.TemporaryDirectory():
         subprocess.run([sys.executable, "-c", ""], check=True)
 """
-UNTIDY = """
+LONG = 600 + os.getpid() / 1e6
+"""Seconds, and the mark of the process that is left on purpose."""
+UNTIDY = f"""
 import subprocess, sys, tempfile
 def test_leaves_a_folder():
     tempfile.mkdtemp(prefix="left-")
 def test_leaves_a_process():
-    subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep({LONG})"])
 def test_leaves_nothing():
     pass
 """
+NOTEBOOK = nbformat.v4.new_notebook(
+    cells=[nbformat.v4.new_code_cell("import tempfile; tempfile.mkdtemp(prefix='left-')")],
+    metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+)
 UNMARKED = """
 import pytest, spnb
 def test_unmarked():
@@ -43,13 +50,13 @@ def test_marked():
 """
 
 
-def suite(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+def suite(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a small suite of its own under the same rules."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_small.py").write_text(code)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
     return subprocess.run(
-        [*command, f"--rootdir={folder}", f"--basetemp={folder / 'temp'}", str(folder)],
+        [*command, f"--rootdir={folder}", f"--basetemp={folder / 'temp'}", *options, str(folder)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -62,16 +69,20 @@ def test_a_tidy_suite_passes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_what_is_left_behind_fails_by_the_name_of_its_test(tmp_path: Path) -> None:
-    done = suite(tmp_path, UNTIDY)
-    left = [line for line in done.stdout.splitlines() if " left " in line and "::" in line]
+@pytest.mark.parametrize("lanes", [[], ["-n1"]], ids=["alone", "xdist"])
+def test_what_is_left_behind_is_an_error_of_its_test(tmp_path: Path, lanes: list[str]) -> None:
+    (tmp_path / "book.ipynb").write_text(nbformat.writes(NOTEBOOK))
+    done = suite(tmp_path, UNTIDY, "--nbmake", *lanes)
     for process in psutil.process_iter(["cmdline"]):  # the one that was left on purpose
-        if process.info["cmdline"] == [sys.executable, "-c", "import time; time.sleep(600)"]:
+        if process.info["cmdline"] == [sys.executable, "-c", f"import time; time.sleep({LONG})"]:
             process.kill()
-    assert done.returncode == 1
-    assert any("test_leaves_a_folder left" in line and "/left-" in line for line in left)
-    assert any("test_leaves_a_process" in line and "left process" in line for line in left)
-    assert not any("test_leaves_nothing" in line for line in left)
+    assert done.returncode == 1, done.stdout
+    errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR ")]
+    tests = sorted(line.split(" - ")[0].split("::")[-1] for line in errors)
+    assert tests == ["book.ipynb", "test_leaves_a_folder", "test_leaves_a_process"], done.stdout
+    assert "test_leaves_a_folder left behind: " in done.stdout
+    assert "test_leaves_a_process left behind: process " in done.stdout
+    assert "book.ipynb::book.ipynb left behind: " in done.stdout
 
 
 @pytest.mark.pool

@@ -282,7 +282,7 @@ def test_other_programs_are_noticed() -> None:
 
 
 @pytest.mark.pool
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_pool_is_measured_in_all_that_it_is_to_reach() -> None:
     found = pools.run(starts=1, calls=3, megabytes=1)
     assert set(goals.POOL) <= set(found["seconds"])
@@ -311,6 +311,7 @@ def test_without_a_gpu_there_is_nothing_to_measure(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.exhaustive
 def test_the_page_on_scale_holds_what_the_model_says() -> None:
     page = (Path(__file__).parents[2] / "docs/scale.md").read_text()
     first, second, _ = at_scale.jobs()

@@ -18,7 +18,7 @@ from spnb.teach.pages import PAGES
 
 from .driver import SHOTS, press
 
-pytestmark = [pytest.mark.browser, pytest.mark.kernel, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.kernel, pytest.mark.exhaustive]
 
 MOVED = {"posterior": ("samples", "method"), "planner": ("ranks", "objective")}
 """Controls of each page that are pressed; the first has no fit to wait for."""

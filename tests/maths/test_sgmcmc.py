@@ -18,7 +18,9 @@ def walked(start: spnb.SGMCMC, data: tuple[Tensor, Tensor], steps: int, rate: fl
     return found.draw(range(found.num_draws), spnb.Key(0)).detach()
 
 
-@pytest.mark.parametrize(("friction", "rate"), [(0.1, 5e-3), (1.0, 2e-2)])
+@pytest.mark.parametrize(
+    ("friction", "rate"), [pytest.param(0.1, 5e-3, marks=pytest.mark.exhaustive), (1.0, 2e-2)]
+)
 @pytest.mark.slow
 def test_chains_walk_over_the_posterior(friction: float, rate: float) -> None:
     """SGHMC and SGLD on whole batches: mean and covariance of the closed form."""

@@ -72,7 +72,7 @@ def test_two_ranks(pool: spnb.WorkerPool) -> None:
     assert one == other
 
 
-@pytest.mark.parametrize("size", [3, 4])
+@pytest.mark.parametrize("size", [3, pytest.param(4, marks=pytest.mark.exhaustive)])
 def test_more_ranks(size: int) -> None:
     with spnb.WorkerPool(size, silence=None) as pool:
         first, *others = pool.run(sums_and_gathers, True)

@@ -16,7 +16,7 @@ def pool_of() -> Iterator[Callable[[int], spnb.WorkerPool]]:
 
     def get(size: int) -> spnb.WorkerPool:
         if size not in pools:
-            pools[size] = spnb.WorkerPool(size)
+            pools[size] = spnb.WorkerPool(size, threads=1)
         return pools[size]
 
     yield get

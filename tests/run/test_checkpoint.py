@@ -24,7 +24,7 @@ from spnb.run import checkpoint, files
 from tests.methods import METHODS
 from tests.run.problems import problem
 
-TRIALS = int(os.environ.get("SPNB_TRIALS", "6"))
+TRIALS = int(os.environ.get("SPNB_TRIALS", "3"))
 """How often a file is damaged (twice as often) and a writer is killed; 100 in `make test-all`."""
 PoolOf = Callable[[int], spnb.WorkerPool]
 SETTINGS: dict[str, Any] = dict(

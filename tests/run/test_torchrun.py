@@ -41,7 +41,8 @@ def test_a_script_computes_the_same_run(tmp_path: Path, world_size: int) -> None
     }
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
-         f"--nproc-per-node={world_size}", str(script), str(found)],
+         f"--log-dir={tmp_path / 'logs'}", f"--nproc-per-node={world_size}",
+         str(script), str(found)],
         env=environment, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

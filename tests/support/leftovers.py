@@ -2,8 +2,7 @@
 
 Each test's processes carry its name in their environment: pytest puts it there, and a marker of
 this run stands beside it. Temporary files go into a folder of this run that is looked at after
-every test. What remains when all fixtures have been torn down fails the run, by the name of the
-test that made it.
+every test. What remains when the last test is over is an error of the test that made it.
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,9 +23,8 @@ GRACE = 30.0
 """Seconds that processes have for ending when all tests are over."""
 TRACKERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which live as long as the process that they belong to."""
-TORCHS = ("torchinductor_", "torchelastic_")
-"""Folders of torch's own: its compiler's cache, and the logs of its launcher, which keeps them."""
-SHARED = Path("/dev/shm")
+CACHES = ("torchinductor_", "pytest-of-")
+"""Folders that outlive a run on purpose: of torch's compiler, and of pytest in the tests."""
 
 
 class Watch:
@@ -42,65 +41,76 @@ class Watch:
     def __init__(self, folder: Path) -> None:
         self.name, self.folder = uuid.uuid4().hex, folder
         self.files: dict[Path, str] = {}
-        self._shared = _shared_memory()
+        self._before = _shared_memory()
 
     def look(self, test: str) -> None:
         """Remember which test made the files that are new."""
         for path in self._present():
             self.files.setdefault(path, test)
 
-    def remaining(self) -> list[str]:
-        """A line for each process and each file that is still there."""
-        found = [
-            f"{test} left process {process.pid}: {' '.join(command)[:200]}"
-            for process, command, test in self._processes()
-        ]
+    def remaining(self) -> list[tuple[str, str]]:
+        """The test and a description of each process and each file that is still there."""
+        self.look("the end of the run")
         present = self._present()
-        found += [f"{test} left {path}" for path, test in self.files.items() if path in present]
-        return found
+        return [*self._processes(), *((t, str(f)) for f, t in self.files.items() if f in present)]
 
     def _present(self) -> set[Path]:
-        files = {path for path in self.folder.iterdir() if not path.name.startswith(TORCHS)}
-        return files | _shared_memory() - self._shared
+        files = {path for path in self.folder.iterdir() if not path.name.startswith(CACHES)}
+        return files | _shared_memory() - self._before
 
-    def _processes(self) -> Iterator[tuple[psutil.Process, list[str], str]]:
+    def _processes(self) -> Iterator[tuple[str, str]]:
         for process in psutil.process_iter():
             if process.pid == os.getpid():
                 continue
             try:
-                environment, command = process.environ(), process.cmdline()
+                environment, command = process.environ(), " ".join(process.cmdline())
             except psutil.Error:
                 continue
-            if environment.get(RUN) != self.name or any(t in " ".join(command) for t in TRACKERS):
-                continue
-            yield process, command, environment.get("PYTEST_CURRENT_TEST", "a fixture")
+            if environment.get(RUN) == self.name and not any(name in command for name in TRACKERS):
+                test = environment.get("PYTEST_CURRENT_TEST", "a fixture").rpartition(" ")[0]
+                yield test, f"process {process.pid}: {command[:200]}"
 
 
 def _shared_memory() -> set[Path]:
-    """Segments of torch and multiprocessing, which only their owner would remove."""
-    names = ("torch_", "psm_", "sem.mp-", "spnb")
-    return {path for path in SHARED.glob("*") if path.name.startswith(names)}
+    """Segments of torch whose maker, a process that their name tells, is gone."""
+    found = Path("/dev/shm").glob("torch_*_*_*")
+    return {path for path in found if not psutil.pid_exists(int(path.name.split("_")[1]))}
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _nothing_is_left(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
-    """The first fixture to be set up, so the last one to be torn down."""
-    folder = tmp_path_factory.mktemp("tmp", numbered=False)
-    watch = Watch(folder)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(RUN, watch.name)
-        patch.setenv("TMPDIR", str(folder))
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
+    """Watch all tests, notebooks as well, and report what remains as errors."""
+    if session.config.pluginmanager.has_plugin("dsession"):  # only hands the tests to others
+        return (yield)
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        watch = session.config.stash[_KEY] = Watch(Path(folder))
+        patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where `tmp_path` goes
+        patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", None)
-        request.config.stash[_KEY] = watch
-        yield
-        del request.config.stash[_KEY]
-    end = time.monotonic() + GRACE
-    while (found := watch.remaining()) and time.monotonic() < end:
-        time.sleep(0.1)
-    if found:
-        raise AssertionError("\n".join(["Something was left behind:", *found]))
+        patch.setenv(RUN, watch.name)
+        result = yield
+        end = time.monotonic() + GRACE
+        while (found := watch.remaining()) and time.monotonic() < end:
+            time.sleep(0.1)
+    if hasattr(session.config, "workeroutput"):  # of xdist: sent to the process that reports
+        session.config.workeroutput["left behind"] = found
+    else:
+        _report(session.config, found)
+    return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Report what the tests of another process have left behind."""
+    _report(node.config, getattr(node, "workeroutput", {}).get("left behind", []))
+
+
+def _report(config: pytest.Config, found: list[tuple[str, str]]) -> None:
+    for test, what in found:
+        place = (test.partition("::")[0], None, test)
+        message = f"{test} left behind: {what}"
+        error = pytest.TestReport(test, place, {}, "failed", message, "teardown")
+        config.hook.pytest_runtest_logreport(report=error)
 
 
 _KEY = pytest.StashKey[Watch]()
@@ -109,5 +119,4 @@ _KEY = pytest.StashKey[Watch]()
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Look at the files after every test."""
-    if (watch := item.config.stash.get(_KEY, None)) is not None:
-        watch.look(item.nodeid)
+    item.config.stash[_KEY].look(item.nodeid)

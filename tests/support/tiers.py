@@ -7,6 +7,8 @@ test files.
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -20,6 +22,11 @@ STARTS_WORKERS = ("pool", "kernel", "browser", "service")
 """Markers of tests that may start worker processes."""
 LONGEST_FIRST = ("notebook", "browser", "service", "kernel", "slow", "pool")
 """Files with such tests begin early, so that two processes end at about the same time."""
+
+
+def pytest_configure() -> None:
+    """One thread in kernels and other processes, too: two tests share the machine's cores."""
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

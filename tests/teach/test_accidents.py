@@ -119,6 +119,7 @@ def test_nothing_hangs_for_ever() -> None:
 
 
 @pytest.mark.pool
+@pytest.mark.exhaustive
 def test_without_restarts_the_cell_is_run_again() -> None:
     with spnb.WorkerPool(2, threads=1) as plain:
         whole = live_through(plain, posterior(), data(), every=STEPS, **SETTINGS)

@@ -118,7 +118,8 @@ def free_port():
 
 where = [f"--rdzv-endpoint=127.0.0.1:{free_port()}", "--local-addr=127.0.0.1"]
 words = ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d",
-         "--rdzv-id=course", *where, str(FOLDER / "train.py"), str(FOLDER)]
+         "--rdzv-id=course", *where, f"--log-dir={FOLDER / 'logs'}",
+         str(FOLDER / "train.py"), str(FOLDER)]
 mine = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path),
         "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
         "CUDA_VISIBLE_DEVICES": ""}  # nodes without GPUs: both would take this machine's first

@@ -38,7 +38,7 @@ from spnb.teach.report import report
 from spnb.teach.symptoms import symptoms
 
 SEED = 0
-EPOCHS = scale.pick(ci=40, laptop=100, node=200)
+EPOCHS = scale.pick(ci=24, laptop=100, node=200)
 torch.set_num_threads(1)  # the workers want the cores
 pool = spnb.WorkerPool(2)
 print(f"scale: {scale.name()}, {EPOCHS} epochs\n{provenance(SEED)}")

@@ -8,6 +8,7 @@ begins in the first moments of the process.
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import linecache
@@ -64,7 +65,16 @@ def main(notebook: socket.socket, output: Connection, place: Place) -> None:
     sys.stdout, sys.stderr = (
         open(d, "w", buffering=1, errors="backslashreplace", closefd=False) for d in (1, 2)
     )
+    code = 1
+
+    def leave() -> None:
+        _flush()
+        os._exit(code)
+
+    # Registered first, so it runs after all others: to tear down torch's modules takes a second.
+    atexit.register(leave)
     Worker(Channel(notebook)).serve()
+    code = 0
 
 
 class Worker:

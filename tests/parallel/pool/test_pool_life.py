@@ -46,7 +46,7 @@ after = held(), [h for _, h in pool.run(work, big, False)]
 def test_pools_leave_nothing(kernel: Kernel) -> None:
     kernel.value("""
 def held(): return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
-def one(): 
+def one():
     with WorkerPool(1) as short: return short.run(int)
 one(); before = held()
 for _ in range(3): one()

@@ -35,8 +35,8 @@ def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[s
     shared, alone = tmp_path / "shared", tmp_path / "alone"
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
-         "--nproc-per-node=2", "-m", "spnb", "recipe", "load", "--scale=ci", f"--out={shared}",
-         *axes],
+         f"--log-dir={tmp_path / 'logs'}", "--nproc-per-node=2",
+         "-m", "spnb", "recipe", "load", "--scale=ci", f"--out={shared}", *axes],
         env=environment, capture_output=True, text=True, timeout=HANG,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -51,7 +51,7 @@ def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[s
 
 
 @needs_data
-@pytest.mark.pool
+@pytest.mark.service
 @pytest.mark.parametrize("end", ["interrupt", "kill"])
 def test_a_run_that_is_ended_says_so_and_leaves_nothing(tmp_path: Path, end: str) -> None:
     command = [sys.executable, "-m", "spnb", "recipe", "load", "--scale=laptop", "--ranks=2"]
