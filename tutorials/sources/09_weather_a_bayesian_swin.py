@@ -32,7 +32,7 @@ import spnb
 from spnb.maths import scores
 from spnb.maths.swin import SIZES, Swin, stage
 from spnb.run.footprint import footprint
-from spnb.run.memory import needed
+from spnb.run.memory import of_rank
 from spnb.teach import datasets, figures, scale
 from spnb.teach.checks import nb09 as check
 from spnb.teach.explore.memory_budget import WAYS, budget, memory_budget
@@ -445,9 +445,10 @@ rows, cases = 8, {"one by one": {}, "all graphs kept": {"objective": spnb.Predic
                   "kept, recompute": {"objective": spnb.PredictiveNLL(), "recompute": True},
                   "all at once": {"samples_in_flight": 4}}
 batch = train[0][:rows], train[1][:rows]
+walked = footprint(start, *batch)
 with spnb.WorkerPool(1, device="cpu") as fresh:
     for name, how in cases.items():
-        counted = needed(start, batch, num_samples=4, batch_size=rows, **how).total
+        counted = of_rank(walked, spnb.Layout(), 4, rows, **how).total
         measured = fresh.run(peak_of_tensors, start, batch, num_samples=4, batch_size=rows, **how)
         print(f"{name:17} counted {counted / 1e6:7.2f} MB, measured {measured[0] / 1e6:7.2f} MB "
               f"({counted / measured[0] - 1:+.1%})")
