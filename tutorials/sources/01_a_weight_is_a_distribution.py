@@ -42,7 +42,7 @@ from spnb.teach.passport import provenance
 SEED = 0
 STEPS = scale.pick(ci=600, laptop=1500, node=5000)  # of mean-field training
 KEPT = scale.pick(ci=64, laptop=128, node=256)  # samples to look at
-WARMUP, DRAWS, DEPTH = scale.pick(ci=(50, 50, 6), laptop=(150, 200, 7), node=(500, 1000, 8))
+WARMUP, DRAWS, DEPTH = scale.pick(ci=(50, 50, 5), laptop=(150, 200, 7), node=(500, 1000, 8))
 torch.set_num_threads(1)  # 37 weights: a second thread would only be in the way
 print(f"scale: {scale.name()}, {STEPS} training steps, {WARMUP} + {DRAWS} steps of NUTS",
       provenance(SEED), sep="\n")

@@ -40,8 +40,8 @@ from spnb.teach.passport import provenance
 from spnb.teach.racing import Contender, least_disturbed_step, race, strangers
 
 SEED = 0
-SECONDS = scale.pick(ci=4, laptop=40, node=120)  # for the race
-REPEATS = scale.pick(ci=12, laptop=64, node=256)  # gradients for one standard deviation
+SECONDS = scale.pick(ci=3, laptop=40, node=120)  # for the race
+REPEATS = scale.pick(ci=8, laptop=64, node=256)  # gradients for one standard deviation
 DRAWS = scale.pick(ci=256, laptop=1024, node=4096)  # stored for predictions
 print(f"scale: {scale.name()}, {SECONDS} s for the race, {REPEATS} gradients, {DRAWS} draws")
 print(provenance(SEED))

@@ -45,7 +45,7 @@ torch.set_num_threads(1)  # small nets gain nothing from more, and the workers w
 SEED = 0
 STEPS = scale.pick(ci=16, laptop=64, node=256)  # whose gradients are compared
 DRAWS = scale.pick(ci=128, laptop=256, node=1024)  # stored for the explorable
-RUNS, EPOCHS = scale.pick(ci=(5, 6), laptop=(8, 16), node=(20, 20))  # of the last section
+RUNS, EPOCHS = scale.pick(ci=(4, 4), laptop=(8, 16), node=(20, 20))  # of the last section
 print(f"scale: {scale.name()}, {STEPS} gradients, {DRAWS} draws, {RUNS} runs of {EPOCHS} epochs")
 print(provenance(SEED))
 

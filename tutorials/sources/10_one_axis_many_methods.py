@@ -43,7 +43,7 @@ from spnb.teach.recipes import recorded, regression
 from spnb.teach.report import draw_reliability
 
 SEED, KEPT = 0, scale.pick(ci=64, laptop=128, node=256)  # KEPT: samples to look at
-WARMUP, DRAWS, DEPTH = scale.pick(ci=(50, 60, 6), laptop=(200, 250, 7), node=(1000, 1000, 8))
+WARMUP, DRAWS, DEPTH = scale.pick(ci=(50, 60, 5), laptop=(200, 250, 7), node=(1000, 1000, 8))
 LONG, SHORT = scale.pick(ci=(1000, 240), laptop=(3000, 1500), node=(10000, 5000))  # steps
 still = {"schedule": "constant"}  # for methods that live from the optimiser's movement
 torch.set_num_threads(1)  # the workers want the cores
