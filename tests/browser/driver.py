@@ -36,15 +36,17 @@ ASK = """async (code) => {
     return found.status === 'ok' ? found.data['text/plain'] : JSON.stringify(found);
 }"""
 
-PLACE = """control => {
+PLACES = """selectors => selectors.map(selector => {
+    const control = document.querySelector(selector);
+    if (!control) return Infinity;
     const slider = control.querySelector('[role=slider]');
     if (slider) return Number(slider.getAttribute('aria-valuenow'));
     const list = control.querySelector('select');
     if (list) return list.selectedIndex;
     const buttons = [...control.querySelectorAll('button')];
     return buttons.length > 1 ? buttons.findIndex(b => b.classList.contains('mod-active')) : null;
-}"""
-"""Where a control stands on the page: its value, or the index of what is chosen."""
+})"""
+"""Where controls stand on the page: their value, or the index of what is chosen."""
 
 LOOK = """(lambda kept: (lambda e: __import__('json').dumps({
     'state': {name: str(value) for name, value in e.state.items()},
@@ -152,11 +154,11 @@ class Notebook:
 
     def _has_sent(self, name: str, places: dict[str, Any]) -> bool:
         """Whether the kernel knows where the page's controls stand: the page sends with a delay."""
-        for key, there in places.items():
-            here = self.control(name, key).first.evaluate(PLACE)
-            if here is not None and abs(here - there) > 0.06:  # the page rounds to one decimal
-                return False
-        return True
+        found = self.page.evaluate(PLACES, [f".spnb-{name}-{key}" for key in places])
+        return all(
+            here is None or abs(here - there) <= 0.06  # the page rounds to one decimal
+            for here, there in zip(found, places.values(), strict=True)
+        )
 
     def _shows(self, name: str, seen: Seen) -> bool:
         words = self.page.locator(f".spnb-{name}-summary p").inner_text()

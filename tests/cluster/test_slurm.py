@@ -136,6 +136,7 @@ def test_a_rank_that_dies_on_one_node_is_started_again(cluster: Slurm, tmp_path:
 
     (tmp_path / "train.py").write_text(ELASTIC)
     cluster.env["SPNB_RANKS_PER_NODE"] = "2"
+    cluster.env["TMPDIR"] = str(tmp_path)  # for the logs of the agents
     said = cluster.batch(
         template(tmp_path, "elastic.sbatch"), *RESOURCES,
         words=[str(tmp_path / "train.py"), str(tmp_path)],

@@ -15,7 +15,7 @@ from spnb.__main__ import main
 def test_the_tour_trains_four_layouts_that_agree(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["tour", "--out", str(tmp_path / "out"), "--epochs", "6"])
+    main(["tour", "--out", str(tmp_path / "out"), "--epochs", "4"])
     said = capsys.readouterr().out
     for word in ("serial", "sample=2 × data=2", "test acc", "kB/step", "Δ serial", "cores"):
         assert word in said
@@ -23,7 +23,7 @@ def test_the_tour_trains_four_layouts_that_agree(
     record = json.loads((tmp_path / "out" / "tour.json").read_text())
     rows = record["rows"]
     assert [row["ranks"] for row in rows] == [1, 2, 2, 4]
-    assert min(row["accuracy"] for row in rows) > 0.9
+    assert min(row["accuracy"] for row in rows) > 0.85
     assert max(row["difference"] for row in rows) < 1e-4
     assert rows[0]["bytes_per_step"] == 0
     assert rows[1]["bytes_per_step"] == pytest.approx(4 * 2 * 4810, rel=0.01)

@@ -41,7 +41,7 @@ from spnb.teach.racing import Contender, duration, least_disturbed_step, limit, 
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and the workers want the cores
 SEED = 0
-SECONDS = scale.pick(ci=1.2, laptop=10, node=30)  # of each race
+SECONDS = scale.pick(ci=0.6, laptop=10, node=30)  # of each race
 REPEATS = scale.pick(ci=60, laptop=300, node=1000)  # gradients, to see how noisy they are
 
 print(f"scale: {scale.name()}, {SECONDS} s a race, {REPEATS} gradients a noise")

@@ -41,7 +41,7 @@ from spnb.teach.passport import provenance
 
 torch.set_num_threads(1)  # small nets gain nothing from more, and the workers want the cores
 SEED = 0
-STEPS = scale.pick(ci=8, laptop=57, node=57)  # of training, in section 2
+STEPS = scale.pick(ci=4, laptop=57, node=57)  # of training, in section 2
 ROUNDS = scale.pick(ci=2, laptop=12, node=40)  # of the race against the plan
 print(f"scale: {scale.name()}, {STEPS} training steps, {ROUNDS} rounds of the race")
 print(provenance(SEED))
@@ -455,7 +455,8 @@ pool.close()  # all that follows is arithmetic
 
 # %%
 with torch.device("meta"):
-    net = ViT(image_size=224, patch=16, dim=1024, depth=16, heads=16, hidden=4096, classes=1000)
+    net = ViT(image_size=224, patch=16, dim=1024, depth=scale.pick(ci=6, laptop=16, node=16),
+              heads=16, hidden=4096, classes=1000)
 S, B = 16, 256
 giant = spnb.MeanField(spnb.BayesianModel(net))
 images, labels = torch.empty(B, 3, 224, 224, device="meta"), torch.zeros(B, device="meta").long()

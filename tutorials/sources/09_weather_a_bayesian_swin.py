@@ -363,7 +363,7 @@ explorer
 shape = (3 + 4, 2 * len(LEADS))  # maps that go in, and come out
 footprints, B = {}, 16
 x, y = torch.empty(B, 7, 25, 53, device="meta"), torch.empty(B, 3, 25, 53, device="meta")
-for name in scale.pick(ci=("toy", "base"), laptop=tuple(SIZES), node=tuple(SIZES)):
+for name in scale.pick(ci=("toy", "small"), laptop=tuple(SIZES), node=tuple(SIZES)):
     begin = time.perf_counter()
     with torch.device("meta"):
         giant = Swin((25, 53), *shape, **SIZES[name])

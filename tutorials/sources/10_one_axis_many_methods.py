@@ -108,7 +108,8 @@ def train_each(entries, data, usual):
 
 
 # %% tags=["aside"]
-few = {"epochs": 150, "batch_size": 16, "learning_rate": 0.1, "schedule": "cosine"}
+few = {"epochs": scale.pick(ci=80, laptop=150, node=150), "batch_size": 16,
+       "learning_rate": 0.1, "schedule": "cosine"}
 tried = {
     "Point": (spnb.Point(linear), {}),
     "Ensemble": (spnb.Ensemble(linear, 8), {}),

@@ -396,7 +396,7 @@ troubles["initial σ"] = attempt("initial σ = 1", init_scale=1.0), healthy
 # the posterior do with weights of which the data say nothing?
 
 # %%
-long = {"rows": 40, "epochs": scale.pick(ci=150, laptop=300, node=600), "learning_rate": 0.02}
+long = {"rows": 40, "epochs": scale.pick(ci=80, laptop=300, node=600), "learning_rate": 0.02}
 troubles["collapse"] = (attempt("256 units, 40 tumours", width=256, **long),
                         attempt("  8 units, 40 tumours", width=8, **long))
 _ = attempt("256 units, T = 0.1   ", width=256, objective=spnb.ELBO(temperature=0.1), **long)
