@@ -43,7 +43,7 @@ from spnb.teach.explore.accidents import accident_lab
 from spnb.teach.passport import provenance
 
 SEED = 0
-folder = tempfile.TemporaryDirectory(prefix="spnb-")  # goes when the notebook's kernel goes
+folder = tempfile.TemporaryDirectory(prefix="spnb-")  # the last cell removes it
 FOLDER = Path(folder.name)
 torch.set_num_threads(1)  # the workers want the cores
 pool = spnb.WorkerPool(2)
@@ -559,6 +559,7 @@ for world in (1, 8, 64, 1024):
 
 # %%
 pool.close()  # the lab keeps its own; its workers go after five idle minutes
+folder.cleanup()
 
 # %% [markdown]
 # ## You can now

@@ -293,7 +293,7 @@ figure, words = report(trained[chosen], test, seed=SEED)
 figures.show(figure, alt=words)
 
 posterior = trained[chosen].posterior
-folder = tempfile.TemporaryDirectory()  # goes when the notebook's kernel goes
+folder = tempfile.TemporaryDirectory()  # the last cell removes it
 file = spnb.save(posterior, Path(folder.name) / "mine.safetensors")
 
 
@@ -528,6 +528,7 @@ trouble_explorer(troubles)
 
 # %%
 pool.close()
+folder.cleanup()
 
 # %% [markdown]
 # ## You can now
