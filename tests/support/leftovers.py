@@ -67,7 +67,9 @@ class Watch:
             except psutil.Error:
                 continue
             if environment.get(RUN) == self.name and not any(name in command for name in TRACKERS):
-                test = environment.get("PYTEST_CURRENT_TEST", "a fixture").rpartition(" ")[0]
+                test = environment.get("PYTEST_CURRENT_TEST", "a fixture (setup)").rpartition(" ")[
+                    0
+                ]
                 yield test, f"process {process.pid}: {command[:200]}"
 
 
@@ -82,7 +84,10 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Watch all tests, notebooks as well, and report what remains as errors."""
     if session.config.pluginmanager.has_plugin("dsession"):  # only hands the tests to others
         return (yield)
-    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         watch = session.config.stash[_KEY] = Watch(Path(folder))
         patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where `tmp_path` goes
         patch.setenv("TMPDIR", folder)

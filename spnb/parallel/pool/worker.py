@@ -73,6 +73,7 @@ def main(notebook: socket.socket, output: Connection, place: Place) -> None:
 
     # Registered first, so it runs after all others: to tear down torch's modules takes a second.
     atexit.register(leave)
+    os.register_at_fork(after_in_child=lambda: atexit.unregister(leave))  # it has a code of its own
     Worker(Channel(notebook)).serve()
     code = 0
 

@@ -246,6 +246,21 @@ def test_workers_do_what_they_have_to_at_their_end(new_kernel: Kernel, tmp_path:
     assert [file.read_text() for file in tmp_path.iterdir()] == ["goodbye"] * 2
 
 
+def test_a_forked_process_ends_with_its_own_exit_code(new_kernel: Kernel) -> None:
+    codes = new_kernel.value("""
+        def fork():
+            import os
+            if (child := os.fork()) == 0:
+                import atexit
+                atexit._run_exitfuncs()
+                os._exit(7)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        pool = WorkerPool(2)
+        pool.run(fork)
+        """.replace("\n        ", "\n"))  # fmt: skip
+    assert codes == [7, 7]
+
+
 def test_a_function_may_start_processes_of_its_own(new_kernel: Kernel) -> None:
     """As torch's DataLoader does; a daemon of multiprocessing may not."""
     loaded = new_kernel.value("""
