@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # A user's own Python settings must not leak into the project's environment.
-unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV
+unexport PYTHONPATH PYTHONHOME PIP_USER PIP_TARGET PIP_PREFIX PIP_REQUIRE_VIRTUALENV VIRTUAL_ENV PYTHONDONTWRITEBYTECODE
 export PYTHONNOUSERSITE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -39,7 +39,7 @@ tour: $(STAMP)  ## a two-minute tour in the terminal
 
 # One process of pytest for each core, at most two: a file's tests stay together, long files first.
 LANES ?= 2
-PYTEST := $(BIN)/python -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -rs -n $(LANES) --dist loadfile --no-loadscope-reorder
 
 test-fast: $(STAMP)  ## the quick tests: no kernel, no worker processes
 	$(PYTEST) -m "not service and not exhaustive and not browser and not kernel and not pool and not slow"
@@ -50,11 +50,11 @@ test: $(STAMP)  ## all that needs no service: tests, the learner's notebooks, tw
 test-notebooks: $(STAMP)  ## the learner's notebooks alone
 	$(PYTEST) -m "notebook and not exhaustive"
 
-test-services: $(STAMP) $(HUB)/.stamp  ## Slurm, JupyterHub, network namespaces, launchers
-	$(PYTEST) -m service -rs
+test-services: $(STAMP) hub  ## Slurm, JupyterHub, network namespaces, launchers
+	$(PYTEST) -m service
 
-test-all: $(STAMP) $(PEERS)/.stamp $(HUB)/.stamp  ## everything, with every trial and every peer
-	SPNB_TRIALS=$${SPNB_TRIALS:-100} $(PYTEST) -m "" -rs
+test-all: $(STAMP) peers hub  ## everything, with every trial and every peer
+	SPNB_TRIALS=$${SPNB_TRIALS:-100} $(PYTEST) -m ""
 
 # Made anew each time. BIN and STAMP on the command line win over this file's own.
 NEWEST := build/newest
@@ -88,16 +88,20 @@ $(PEERS)/.stamp: benchmarks/peers/requirements.txt | $(STAMP)
 
 peers: $(PEERS)/.stamp  ## install the libraries that the measurements compare with
 
-# A hub and its proxy, for its tests and to look at; a real one has an environment of its own.
+# A hub and its proxy, for its tests and to look at; a real one has an environment of its own. Each
+# stamp lies where its packages do, and is gone when they are.
 # npm trusts its own list of authorities alone; the machine's may have one more, of a proxy.
 SYSTEM_CERTIFICATES := $(wildcard /etc/ssl/certs/ca-certificates.crt)
-$(HUB)/.stamp: deploy/jupyterhub/requirements.txt | $(STAMP)
+$(VENV)/hub.stamp: deploy/jupyterhub/requirements.txt | $(STAMP)
 	$(BIN)/python -m pip install --quiet -r $<
+	@touch $@
+
+$(HUB)/.stamp:
 	NODE_EXTRA_CA_CERTS=$${NODE_EXTRA_CA_CERTS:-$(SYSTEM_CERTIFICATES)} npm install --no-audit \
 	  --no-fund --fetch-retries=1 --fetch-timeout=60000 --prefix $(HUB) configurable-http-proxy@5
 	@touch $@
 
-hub: $(HUB)/.stamp  ## install JupyterHub, batchspawner and the proxy, for the tests of the hub
+hub: $(VENV)/hub.stamp $(HUB)/.stamp  ## install JupyterHub, batchspawner and the proxy, for the tests of the hub
 
 bench: $(STAMP) $(PEERS)/.stamp  ## all measurements, at most 20 minutes, into out/bench
 	$(BIN)/python -m benchmarks

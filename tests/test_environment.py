@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
 
+import pytest
 import rattler
 import yaml
 from packaging.requirements import Requirement
@@ -52,7 +53,7 @@ def environment() -> tuple[list[rattler.MatchSpec], list[str]]:
 
 
 def test_every_range_has_both_ends_but_where_versions_are_dates() -> None:
-    for name, specifier in direct("lab", "test", "bench").items():
+    for name, specifier in direct("lab", "test").items():
         ends = {">="} if name in CALENDAR else {">=", "<"}
         assert {part.operator for part in specifier} == ends, name
 
@@ -71,10 +72,10 @@ def test_the_lock_is_portable() -> None:
         assert version.operator == "==" and Version(version.version).local is None, name
         assert pin.url is None and pin.marker is None, name
         assert not re.match(r"nvidia-|cuda-|triton", name), name
-    assert str(locked()["torch"].specifier) == "==2.13.0"
 
 
 def test_the_lock_admits_debians_python() -> None:
+    compared = 0
     for name, pin in locked().items():
         try:
             installed = metadata(name)
@@ -83,6 +84,9 @@ def test_the_lock_admits_debians_python() -> None:
         if pin.specifier.contains(installed["Version"]):
             wants = SpecifierSet(installed.get("Requires-Python") or "")
             assert wants.contains("3.11.2"), f"{name} wants Python {wants}"
+            compared += 1
+    if not compared:
+        pytest.skip("none of the installed packages has the version of the lock")
 
 
 def test_conda_has_the_same_dependencies_and_ranges() -> None:
@@ -92,14 +96,6 @@ def test_conda_has_the_same_dependencies_and_ranges() -> None:
     assert conda.pop("pip") == SpecifierSet()
     wanted = {CONDA_NAMES.get(name, name): range_ for name, range_ in direct("lab").items()}
     assert conda == wanted
-
-
-def test_pip_lines_are_the_project_or_requirements() -> None:
-    _, pip = environment()
-    assert "-e ." in pip
-    for line in pip:
-        if line != "-e .":
-            Requirement(line)
 
 
 def test_a_wheel_holds_the_record_where_its_loader_looks() -> None:
@@ -114,6 +110,4 @@ def test_the_citation_is_complete() -> None:
     assert cff["cff-version"] == "1.2.0"
     assert {"message", "title", "authors"} <= cff.keys()
     assert str(cff["version"]) == PROJECT["version"] and cff["license"] == PROJECT["license"]
-    paper = cff["preferred-citation"]
-    assert {"type", "title", "authors"} <= paper.keys()
-    assert paper["url"].endswith("2604.04736") and paper["year"] == 2026
+    assert {"type", "title", "authors", "url", "year"} <= cff["preferred-citation"].keys()

@@ -13,8 +13,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 CONFTEST = """
+from pathlib import Path
 from tests.support import leftovers
 leftovers.GRACE = 0.5
+leftovers.SHARED = (Path(__file__).parent / "shared",)
 pytest_plugins = ["tests.support.tiers", "tests.support.leftovers"]
 """
 TIDY = """
@@ -27,11 +29,13 @@ def test_tidy(tmp_path):
 LONG = 600 + os.getpid() / 1e6
 """Seconds, and the mark of the process that is left on purpose."""
 UNTIDY = f"""
-import subprocess, sys, tempfile
+import pathlib, subprocess, sys, tempfile
 def test_leaves_a_folder():
     tempfile.mkdtemp(prefix="left-")
 def test_leaves_a_process():
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep({LONG})"])
+def test_leaves_a_file_among_those_of_others():
+    pathlib.Path(__file__).with_name("shared").joinpath("new").touch()
 def test_leaves_nothing():
     pass
 """
@@ -69,9 +73,12 @@ def test_a_tidy_suite_passes(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.kernel
 @pytest.mark.parametrize("lanes", [[], ["-n1"]], ids=["alone", "xdist"])
 def test_what_is_left_behind_is_an_error_of_its_test(tmp_path: Path, lanes: list[str]) -> None:
     (tmp_path / "book.ipynb").write_text(nbformat.writes(NOTEBOOK))
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/old").touch()
     done = suite(tmp_path, UNTIDY, "--nbmake", *lanes)
     for process in psutil.process_iter(["cmdline"]):  # the one that was left on purpose
         if process.info["cmdline"] == [sys.executable, "-c", f"import time; time.sleep({LONG})"]:
@@ -79,7 +86,9 @@ def test_what_is_left_behind_is_an_error_of_its_test(tmp_path: Path, lanes: list
     assert done.returncode == 1, done.stdout
     errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR ")]
     tests = sorted(line.split(" - ")[0].split("::")[-1] for line in errors)
-    assert tests == ["book.ipynb", "test_leaves_a_folder", "test_leaves_a_process"], done.stdout
+    left = ("file_among_those_of_others", "folder", "process")
+    assert tests == ["book.ipynb", *(f"test_leaves_a_{what}" for what in left)], done.stdout
+    assert "test_leaves_a_file_among_those_of_others left behind: " in done.stdout
     assert "test_leaves_a_folder left behind: " in done.stdout
     assert "test_leaves_a_process left behind: process " in done.stdout
     assert "book.ipynb::book.ipynb left behind: " in done.stdout

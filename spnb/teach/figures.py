@@ -20,11 +20,11 @@ from io import BytesIO
 from typing import Any
 
 import matplotlib
-from cycler import cycler
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 BLACK, GREY = "#000000", "#767676"
 ORANGE, SKY, GREEN, YELLOW = "#E69F00", "#56B4E9", "#009E73", "#F0E442"

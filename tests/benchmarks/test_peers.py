@@ -50,8 +50,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def installed(peer: Peer) -> Peer:
-    if peer.version() is None:
-        pytest.skip(f"{peer.package} is not installed: {INSTALL}")
+    assert peer.version() is not None, f"{peer.package} is not installed: {INSTALL}"
     return peer
 
 

@@ -112,7 +112,7 @@ def all_explorables() -> nbformat.NotebookNode:
     """A notebook with a cell for each explorable."""
     cells = [
         "%matplotlib inline\nimport spnb\nfrom tests.browser.explorables import ALONE, ON_WORKERS\n"
-        "pool = spnb.WorkerPool(2, threads=1, restarts=2, patience=10.0, silence=None)",
+        "pool = spnb.WorkerPool(2, threads=1, restarts=2, patience=60.0, silence=None)",
         *(f"ALONE[{name!r}]()" for name in ALONE),
         *(f"ON_WORKERS[{name!r}](pool)" for name in ON_WORKERS),
     ]

@@ -33,7 +33,8 @@ FAST = {
     "playground": "x",
 }
 """Explorables whose drawing has to follow the hand, and the control that is dragged."""
-MOST_MS = 150
+MANY = 2.5
+"""Empty figures that the kernel could draw in the time of a redrawing that follows the hand."""
 AFRESH = """(lambda e, f: (e.draw(f, **e.state), __import__('spnb').teach.figures.png(
     f, __import__('spnb').teach.figures.FAST_DPI) == e.png)[1])(
     explorables_seen[NAME], __import__('matplotlib').figure.Figure(
@@ -42,8 +43,11 @@ AFRESH = """(lambda e, f: (e.draw(f, **e.state), __import__('spnb').teach.figure
 EMPTY = """str(1000 * min(__import__('timeit').repeat(
     lambda: __import__('spnb').teach.figures.png(
         __import__('spnb').teach.figures.new(8, 4)[0], 120), number=1, repeat=5)))"""
-EMPTY_MS = 60
-"""What it gives on two cores of a shared x86-64 machine that is not busy."""
+"""Milliseconds of an empty figure."""
+SLOW_RANKS_ARE_NOT_KILLED = (
+    "setattr(__import__('spnb.parallel.pool.call', fromlist=['call']), 'KILL_AFTER', 120.0)"
+)
+"""Beside other work a rank may need longer to stop than the stop button gives it."""
 MEASURED = {"accidents", "board", "failures", "panel", "planner", "race", "timeline"}
 """Explorables whose words hold times."""
 QUIET = 400
@@ -176,18 +180,17 @@ def takes_points(notebook: Notebook) -> None:
 def follows_the_hand(notebook: Notebook, name: str, control: str) -> None:
     """The median drawing while a slider moves step by step is fast enough.
 
-    Another program may take the machine for a while: the limit is that of a machine on which an
-    empty figure takes `EMPTY_MS`, and the best of three tries counts.
+    Another program may take the machine for a while, so the best of three tries counts.
     """
     tries = []
     for _ in range(3):
         median = statistics.median(drawings(notebook, name, control))
-        slower = max(1.0, float(notebook.ask(EMPTY)) / EMPTY_MS)
-        tries.append(f"{median:.0f} ms on a machine {slower:.1f} times as slow as usual")
+        empty = float(notebook.ask(EMPTY))
+        tries.append(f"{median:.0f} ms where an empty figure takes {empty:.0f} ms")
         print(f"{name}: median drawing {tries[-1]}")
-        if median <= MOST_MS * slower:
+        if median <= MANY * empty:
             return
-    raise AssertionError(f"{name} takes {tries}; at most {MOST_MS} ms are allowed on a usual one")
+    raise AssertionError(f"{name} takes {tries}; {MANY} empty figures are allowed")
 
 
 def drawings(notebook: Notebook, name: str, control: str) -> list[float]:
@@ -215,7 +218,7 @@ def fits_into_its_cell(notebook: Notebook, name: str) -> None:
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("name", [n for n in NOTEBOOKS if n.startswith("03")])
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_after_a_restart_all_is_as_before(lab: Lab, page: Page, name: str) -> None:
     notebook = Notebook(page, lab.address(name))
     notebook.run_all()
@@ -241,6 +244,7 @@ def test_notebook_00_whose_workers_fail_and_come_back(opened: Opened) -> None:
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelector('.spnb-panel-summary').innerText"
                            ".includes('2 idle')")  # fmt: skip
+    notebook.ask(SLOW_RANKS_ARE_NOT_KILLED)
     before = notebook.ask("[rank.pid for rank in pool.status()]")
     killed = notebook.control("failures", "failure").locator("button", has_text="is killed")
     asked = notebook.settled("failures")

@@ -13,7 +13,6 @@ import psutil
 import pytest
 from playwright.sync_api import Page
 
-from spnb.__main__ import main
 from spnb.teach.pages import PAGES
 
 from .driver import SHOTS, press
@@ -69,9 +68,3 @@ def test_a_page_moves(served: tuple[str, str], page: Page) -> None:
     assert image.get_attribute("alt") == " ".join(words.inner_text().split())
     page.screenshot(path=SHOTS / f"page-{name}.png")
     assert not errors
-
-
-def test_another_page_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["page", "weather"])
-    assert capsys.readouterr().err == "'weather' is none of the pages: posterior, planner.\n"

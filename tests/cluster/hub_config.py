@@ -12,3 +12,9 @@ c.JupyterHub.services.append({"name": "test", "api_token": os.environ["SPNB_TEST
 c.JupyterHub.load_roles.append(
     {"name": "test", "services": ["test"], "scopes": ["servers", "admin:users", "tokens"]}
 )
+# So that the suite knows which processes are its own, and whose.
+marks = ("SPNB_TEST_RUN", "PYTEST_CURRENT_TEST")
+watched = {name: os.environ[name] for name in marks if name in os.environ}
+c.Spawner.env_keep += list(watched)
+for service in c.JupyterHub.services:
+    service["environment"] = watched

@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import psutil
 import pytest
 from playwright.sync_api import Page, sync_playwright
 
 from tests.browser.conftest import FLAGS
 from tests.cluster.slurm import Slurm, missing, slurm
+from tests.support import leftovers
 
 ROOT = Path(__file__).parents[2]
 PROXY = ROOT / "build/hub/node_modules/.bin"
@@ -132,12 +134,15 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
             yield running
         finally:
             running.ask("DELETE", f"users/{READER}/server")
+            of_the_hub = psutil.Process(server.pid).children(recursive=True)
             server.terminate()
             try:
                 server.wait(30)
             except subprocess.TimeoutExpired:  # a service of its own may linger
                 server.kill()
                 server.wait()
+            for process in psutil.wait_procs(of_the_hub, timeout=30)[1]:
+                process.kill()
 
 
 @pytest.fixture
@@ -162,6 +167,14 @@ def log_in(page: Page, hub: Hub, password: str) -> None:
 def test_a_wrong_password_opens_nothing(hub: Hub, page: Page) -> None:
     log_in(page, hub, "wrong")
     page.wait_for_selector("text=Invalid username or password")
+
+
+def test_what_the_hub_starts_is_watched(hub: Hub) -> None:
+    """Services and the proxy carry the suite's mark, so one that stays behind would be found."""
+    for name in ("jupyterhub_idle_culler", "configurable-http-proxy"):
+        started = [p for p in psutil.process_iter() if name in " ".join(p.cmdline())]
+        marks = {process.environ().get(leftovers.RUN) for process in started}
+        assert os.environ[leftovers.RUN] in marks, name
 
 
 ATTACKS = [

@@ -132,10 +132,11 @@ def test_a_run_goes_on_without_a_host_that_was_lost(hosts: Hosts, tmp_path: Path
     agents = [
         hosts.start(number, "1:2", str(tmp_path / "train.py"), str(tmp_path)) for number in range(2)
     ]
-    end = time.monotonic() + 300
-    while not (tmp_path / "mark").exists() and time.monotonic() < end:
-        time.sleep(0.05)
     left, lost = agents  # the store is on the first one
+    end = time.monotonic() + 300
+    while not (tmp_path / "mark").exists():
+        assert time.monotonic() < end and lost.poll() is left.poll() is None
+        time.sleep(0.05)
     lost.kill()  # with everything on it, in the middle of a step
     lost.communicate()
     said, _ = left.communicate(timeout=300)

@@ -30,8 +30,17 @@ def test_the_image_is_that_of_this_version_and_every_mount_has_a_volume() -> Non
     assert {mount["name"] for mount in storage["extraVolumeMounts"]} == volumes
 
 
+def test_it_is_closed_until_it_is_opened() -> None:
+    config = VALUES["hub"]["config"]
+    assert not config["Authenticator"]["allow_all"] and not config["Authenticator"]["allowed_users"]
+    assert config["JupyterHub"]["authenticator_class"] not in ("dummy", "null")
+    assert VALUES["proxy"]["service"]["type"] not in ("LoadBalancer", "NodePort")
+    assert VALUES["singleuser"]["allowPrivilegeEscalation"] is False
+
+
 def test_the_container_runs_as_a_reader() -> None:
     lines = (DEPLOY / "container/Containerfile").read_text().splitlines()
     users = [line.split()[1] for line in lines if line.startswith("USER ")]
     assert users[-1] == "reader"
-    assert VALUES["singleuser"]["storage"]["homeMountPath"] == "/home/reader"
+    home = VALUES["singleuser"]["storage"]["homeMountPath"]
+    assert home == f"/home/{users[-1]}"

@@ -293,14 +293,14 @@ while True:
     start = time.perf_counter()
     number += 1
     files.write(Path(sys.argv[1]), tensors, {"format": "f", "version": "1", "number": str(number)})
-    if number == 1:
+    if number == 2:
         print(time.perf_counter() - start, flush=True)
 """
 
 
 def test_killed_while_writing_there_is_always_a_whole_checkpoint(tmp_path: Path) -> None:
     """Many times, on one file: the old one or the new one, never a broken one."""
-    rng, path, numbers = random.Random(1), tmp_path / "step-00000001.safetensors", []
+    rng, path = random.Random(1), tmp_path / "step-00000001.safetensors"
     for _ in range(TRIALS):
         writer = subprocess.Popen(
             [sys.executable, "-c", WRITING, str(path)], stdout=subprocess.PIPE, text=True
@@ -310,8 +310,7 @@ def test_killed_while_writing_there_is_always_a_whole_checkpoint(tmp_path: Path)
         time.sleep(rng.uniform(0.0, 4.0) * once)  # somewhere within the writings that follow
         writer.send_signal(signal.SIGKILL)
         writer.wait()
-        numbers.append(int(files.read(path, "f", "1")[1]["number"]))
-    assert max(numbers) > 1
+        assert int(files.read(path, "f", "1")[1]["number"]) >= 2
     files.tidy(tmp_path)
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 

@@ -2,7 +2,8 @@
 
 Each test's processes carry its name in their environment: pytest puts it there, and a marker of
 this run stands beside it. Temporary files go into a folder of this run that is looked at after
-every test. What remains when the last test is over is an error of the test that made it.
+every test, and so are the places that all processes of pytest share. What remains when the last
+test is over is an error of the test that made it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import Any
 
 import psutil
 import pytest
+from jupyter_core.paths import jupyter_runtime_dir
 
+ROOT = Path(__file__).parents[2]
 RUN = "SPNB_TEST_RUN"
 GRACE = 30.0
 """Seconds that processes have for ending when all tests are over."""
@@ -25,6 +28,13 @@ TRACKERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which live as long as the process that they belong to."""
 CACHES = ("torchinductor_", "pytest-of-")
 """Folders that outlive a run on purpose: of torch's compiler, and of pytest in the tests."""
+SHARED = (
+    *(ROOT, ROOT / "tutorials", ROOT / "tutorials/solutions", ROOT / "data"),
+    *(Path(jupyter_runtime_dir()), Path("/etc/netns")),
+)
+"""Folders in which all processes of pytest may leave something."""
+KEPT = (".", "__pycache__", "build", "out")
+"""How names in `SHARED` begin that stay: caches, and what `make` and the browser tests write."""
 
 
 class Watch:
@@ -36,17 +46,22 @@ class Watch:
     Attributes:
         name: that of the run, in the environment of all its processes.
         files: first test after which a file was there, by its path.
+        shared: the same for files in `SHARED`, that another process's test may have made.
     """
 
     def __init__(self, folder: Path) -> None:
         self.name, self.folder = uuid.uuid4().hex, folder
         self.files: dict[Path, str] = {}
+        self.shared: dict[str, str] = {}
         self._before = _shared_memory()
+        self._shared_before = shared_files()
 
     def look(self, test: str) -> None:
         """Remember which test made the files that are new."""
         for path in self._present():
             self.files.setdefault(path, test)
+        for name in shared_files() - self._shared_before:
+            self.shared.setdefault(name, test)
 
     def remaining(self) -> list[tuple[str, str]]:
         """The test and a description of each process and each file that is still there."""
@@ -73,6 +88,12 @@ class Watch:
                 yield test, f"process {process.pid}: {command[:200]}"
 
 
+def shared_files() -> set[str]:
+    """What lies in `SHARED`."""
+    found = (path for folder in SHARED if folder.is_dir() for path in folder.iterdir())
+    return {str(path) for path in found if not path.name.startswith(KEPT)}
+
+
 def _shared_memory() -> set[Path]:
     """Segments of torch whose maker, a process that their name tells, is gone."""
     found = Path("/dev/shm").glob("torch_*_*_*")
@@ -82,13 +103,24 @@ def _shared_memory() -> set[Path]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Watch all tests, notebooks as well, and report what remains as errors."""
-    if session.config.pluginmanager.has_plugin("dsession"):  # only hands the tests to others
-        return (yield)
+    before, seen = shared_files(), session.config.stash.setdefault(_SEEN, {})
+    if session.config.pluginmanager.has_plugin("dsession"):  # hands the tests to other processes
+        result = yield
+    else:
+        result = yield from _watched(session.config)
+    if not hasattr(session.config, "workeroutput"):  # the process that reports
+        for name in sorted(shared_files() - before):
+            _report(session.config, [(test, name) for test in seen.get(name, ["some test"])])
+    return result
+
+
+def _watched(config: pytest.Config) -> Iterator[Any]:
+    """Run the tests of this process, and tell what remains of each."""
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        watch = session.config.stash[_KEY] = Watch(Path(folder))
+        watch = config.stash[_WATCH] = Watch(Path(folder))
         patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where `tmp_path` goes
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", None)
@@ -97,17 +129,24 @@ def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
         end = time.monotonic() + GRACE
         while (found := watch.remaining()) and time.monotonic() < end:
             time.sleep(0.1)
-    if hasattr(session.config, "workeroutput"):  # of xdist: sent to the process that reports
-        session.config.workeroutput["left behind"] = found
+    told = {"left behind": found, "seen": watch.shared}
+    if hasattr(config, "workeroutput"):  # of xdist: sent to the process that reports
+        config.workeroutput |= told
     else:
-        _report(session.config, found)
+        _hear(config, told)
     return result
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Report what the tests of another process have left behind."""
-    _report(node.config, getattr(node, "workeroutput", {}).get("left behind", []))
+    """Hear what the tests of another process have left behind."""
+    _hear(node.config, getattr(node, "workeroutput", {}))
+
+
+def _hear(config: pytest.Config, told: dict[str, Any]) -> None:
+    _report(config, told.get("left behind", []))
+    for name, test in told.get("seen", {}).items():
+        config.stash[_SEEN].setdefault(name, []).append(test)
 
 
 def _report(config: pytest.Config, found: list[tuple[str, str]]) -> None:
@@ -118,10 +157,12 @@ def _report(config: pytest.Config, found: list[tuple[str, str]]) -> None:
         config.hook.pytest_runtest_logreport(report=error)
 
 
-_KEY = pytest.StashKey[Watch]()
+_WATCH = pytest.StashKey[Watch]()
+_SEEN = pytest.StashKey[dict[str, list[str]]]()
+"""Tests after which a file in `SHARED` was there first, one of each process."""
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Look at the files after every test."""
-    item.config.stash[_KEY].look(item.nodeid)
+    item.config.stash[_WATCH].look(item.nodeid)

@@ -16,17 +16,14 @@ import pytest
 from nbclient import NotebookClient
 
 POLL_SECONDS = 1.0
-SHUTDOWN_SECONDS = 60.0
-"""For a kernel to end and to remove its files, before it is killed."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have notebook clients wait for replies in short slices, and for a kernel's end longer."""
+    """Have notebook clients wait for replies in short slices."""
     start = NotebookClient.async_start_new_kernel_client
 
     async def start_patiently(self: NotebookClient) -> Any:
         client = await start(self)
-        self.km.shutdown_wait_time = SHUTDOWN_SECONDS
         client.shell_channel.get_msg = in_slices(client.shell_channel.get_msg)
         return client
 

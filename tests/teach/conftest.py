@@ -14,8 +14,8 @@ from spnb.teach import figures
 MANY = 5.0
 """Empty figures that could be drawn in the time of a redrawing that follows the hand, at most.
 
-On two cores of a shared x86-64 machine an empty one takes 60 ms, and a redrawing may take 150; and
-twice that, as the tests run under a coverage tracer.
+On two cores of a shared x86-64 machine an empty one takes 60 ms, and a redrawing may take 150. This
+is twice as many: a coverage tracer slows Python's lines down and not the renderer.
 """
 
 

@@ -143,7 +143,6 @@ def pool() -> Iterator[spnb.WorkerPool]:
         yield pool
 
 
-@pytest.mark.kernel
 @pytest.mark.parametrize(
     ("method", "expected"),
     [

@@ -33,3 +33,9 @@ def test_a_word_that_is_no_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["detour"])
     assert "invalid choice: 'detour'" in capsys.readouterr().err
+
+
+def test_a_page_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["page", "weather"])
+    assert capsys.readouterr().err == "'weather' is none of the pages: posterior, planner.\n"

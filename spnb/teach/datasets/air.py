@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -90,7 +91,12 @@ def air_temperature() -> Fields:
 
     Raises:
         DataUnavailableError: the file cannot be had, or is damaged.
+        ModuleNotFoundError: xarray is not installed.
     """
+    if find_spec("xarray") is None:
+        raise ModuleNotFoundError(
+            "The fields are a NetCDF file and need xarray: `pip install 'spnb[lab]'` brings it."
+        )
     import xarray  # slow to import, so only where it is used
 
     with xarray.open_dataset(find(FILE), engine="scipy", decode_timedelta=False) as file:

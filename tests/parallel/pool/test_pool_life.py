@@ -134,9 +134,10 @@ def test_progress_is_one_output(kernel: Kernel) -> None:
     reply = kernel.run("""
 from spnb.parallel.progress import report
 def steps():
+    begun = time.monotonic()
     for i in range(1, 2001):
         report(i, 2000, loss=1 / i)
-        time.sleep(0.0005)  # a second in all, so that there is something to redraw
+        while i == 1000 and time.monotonic() < begun + 1: pass  # the output is redrawn meanwhile
 _ = pool.run(steps)
 """)
     assert len(reply.displays) == 1
@@ -160,6 +161,7 @@ with WorkerPool(2) as pool:
 """
 
 
+@pytest.mark.pool
 def test_64_mb_of_dev_shm(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SMALL_SHM)
@@ -179,6 +181,7 @@ def test_64_mb_of_dev_shm(tmp_path: Path) -> None:
     assert done.stdout == "[100000000.0, 100000000.0]\n[50000000, 50000000]\n", done.stderr
 
 
+@pytest.mark.pool
 def test_a_script_needs_no_main_guard_and_leaves_nothing(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

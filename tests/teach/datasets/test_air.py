@@ -20,6 +20,12 @@ VALUES = "347cdd430e39b2578424821a91aa269c41cffb81a7b55563b887b2a2cdd4446f"
 once = functools.cache(air_temperature)
 
 
+def test_what_reads_the_file_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spnb.teach.datasets.air.find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="need xarray"):
+        air_temperature()
+
+
 @pytest.fixture
 def air(real: Path) -> Fields:
     return once()

@@ -51,7 +51,8 @@ def test_a_launcher_gets_the_record_of_a_serial_run(tmp_path: Path, axes: list[s
 
 
 @needs_data
-@pytest.mark.service
+@pytest.mark.pool
+@pytest.mark.slow
 @pytest.mark.parametrize("end", ["interrupt", "kill"])
 def test_a_run_that_is_ended_says_so_and_leaves_nothing(tmp_path: Path, end: str) -> None:
     command = [sys.executable, "-m", "spnb", "recipe", "load", "--scale=laptop", "--ranks=2"]
