@@ -17,6 +17,7 @@ import os
 import pickle
 from collections.abc import Collection
 from functools import partial
+from types import CodeType
 from typing import Any
 
 import cloudpickle
@@ -74,6 +75,10 @@ class _Pickler(cloudpickle.Pickler):
             return torch.UntypedStorage, (0,)
         if kind is torch.TypedStorage:
             return _typed_storage, (obj._untyped_storage, obj.dtype)
+        if kind is CodeType:
+            # Some versions of cloudpickle leave the file out, by which tracebacks find the lines.
+            _, parts = self.dispatch_table[CodeType](obj)
+            return _code_of, (obj.co_filename, parts)
         if isinstance(obj, type):
             # A class that came from the notebook goes back as itself: sent by value, its methods
             # would be replaced there by copies that no longer see the notebook's globals.
@@ -85,6 +90,10 @@ class _Pickler(cloudpickle.Pickler):
                 self.class_ids.append(classes._get_or_create_tracker_id(obj))
             return reduced
         return super().reducer_override(obj)
+
+
+def _code_of(filename: str, parts: tuple[Any, ...]) -> CodeType:
+    return CodeType(*parts).replace(co_filename=filename)
 
 
 def _out_of_band(buffers: list[memoryview], buffer: pickle.PickleBuffer) -> bool:
