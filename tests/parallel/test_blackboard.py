@@ -104,16 +104,18 @@ def test_ranks_stay_in_step(pool: spnb.WorkerPool) -> None:
     assert pool.run(many_in_a_row) == [0.0, 0.0]
 
 
-def test_the_communicator_uses_it_and_counts() -> None:
-    def step() -> tuple[bool, list[float], int]:
+def test_the_communicator_uses_it_and_counts(pool: spnb.WorkerPool) -> None:
+    def step() -> tuple[bool, list[float], int, bool]:
         comm = Communicator.join(spnb.Layout(sample=2))
         tensor = torch.arange(3.0) + comm.rank
         before = blackboard(dist.group.WORLD)
+        start = time.perf_counter()
         comm.sum(tensor)
-        return before is not None, tensor.tolist(), comm.sent_bytes
+        elapsed = time.perf_counter() - start
+        counted = sum(traffic.seconds for traffic in comm.traffic.values())
+        return before is not None, tensor.tolist(), comm.sent_bytes, 0 < counted <= elapsed
 
-    with spnb.WorkerPool(2, silence=None) as pool:
-        assert pool.run(step) == [(True, [1.0, 3.0, 5.0], 12)] * 2
+    assert pool.run(step) == [(True, [1.0, 3.0, 5.0], 12, True)] * 2
 
 
 def wait_while_the_other(end: str) -> None:

@@ -181,6 +181,13 @@ def test_flops_are_those_of_the_matrix_products() -> None:
     assert found.pass_fixed == pytest.approx(0.0)
 
 
+def test_one_rank_is_planned_as_well(pool_of: PoolOf) -> None:
+    posterior, data = problem(4)
+    plan = spnb.plan(posterior, data, pool=pool_of(1), machine=MADE_UP, num_samples=2)
+    (only,) = plan.predictions
+    assert only.layout == spnb.Layout() and plan.costs.origin == "measured"
+
+
 @pytest.mark.slow
 def test_a_calibrated_plan_counts_the_bytes_that_are_sent(pool_of: PoolOf) -> None:
     """Times are held against measurements by the benchmark; here only that they are sane.
