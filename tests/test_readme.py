@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from spnb.teach import datasets
+from tests.browser.explorables import ALONE, ON_WORKERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -47,7 +48,9 @@ def test_the_gallery_shows_every_explorable() -> None:
     pictures = re.findall(
         r"!\[([^\]]+)\]\((gallery/[^)]+)\)", (ROOT / "docs/gallery.md").read_text()
     )
-    assert {path.split("-")[1].removesuffix(".png") for _, path in pictures} == names
+    shown = {path.split("-")[1].removesuffix(".png") for _, path in pictures}
+    assert shown == names, "put the title into SHOWN of tests/browser/gallery.py; `make gallery`"
+    assert {*ALONE, *ON_WORKERS} == names, "see tests/browser/explorables.py"
     for words, path in pictures:
         assert words.strip(), path
         assert (ROOT / "docs" / path).stat().st_size < 100_000, path

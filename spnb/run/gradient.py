@@ -33,11 +33,11 @@ class GradientBuffer:
     def __init__(self, posterior: Posterior, told: Communicator) -> None:
         self.posterior, self.told = posterior, told
         named = dict(posterior.named_parameters())
-        if "point" in named:
-            named["point"] = named.pop("point")
+        common = {name: named.pop(name) for name in posterior.common if name in named}
+        self.common = sum(p.numel() for p in named.values())
+        named |= common
         self.parameters = named
         self.length = sum(p.numel() for p in named.values())
-        self.common = self.length - (posterior.point.numel() if "point" in named else 0)
         numbers = self.length + TOLD + told.size
         self.flat = next(iter(named.values())).new_zeros(numbers, requires_grad=False)
         start = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro.distributions as dist
@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 import spnb
+from spnb.maths.posteriors import noise
+from spnb.maths.posteriors.cross_entropy import bounds
 from spnb.parallel.collectives import Communicator
 from spnb.run.loop import Loop
 from spnb.run.optimizer import adam
@@ -57,16 +59,42 @@ def test_gradients_equal_serial(pool_of: PoolOf, degrees: tuple[int, int, int]) 
             assert relative(one, other) <= 1e-12, case
 
 
+class OneScale(spnb.Posterior):
+    """Normals whose scale is the same for all weights, so every rank holds it."""
+
+    undecayed, elementwise, common = ("rho",), True, ("point", "rho")
+
+    def __init__(self, model: spnb.BayesianModel) -> None:
+        super().__init__(model)
+        self.loc = nn.Parameter(model.flatten(model.drawn))
+        self.rho = nn.Parameter(self.loc.new_full((1,), -2.0))
+
+    def prepare(self) -> tuple[Tensor, Tensor]:
+        return self.loc, nn.functional.softplus(self.rho)
+
+    def draw(
+        self, sample_ids: Sequence[int], key: spnb.Key, prepared: Sequence[Tensor] | None = None
+    ) -> Tensor:
+        loc, scale = self.prepare() if prepared is None else prepared
+        return loc + scale * noise.draw(sample_ids, key, loc, False, self.window)
+
+    def divergence(self, prepared: Sequence[Tensor], part: int = 0, parts: int = 1) -> Tensor:
+        loc, scale = prepared[0], prepared[1].expand_as(prepared[0])
+        start, stop = bounds(len(loc), part, parts)
+        known = self.cross_entropy.known(loc, scale.square(), part, parts)
+        return known - scale[start:stop].log().sum()
+
+
 def train(layout: spnb.Layout | None, method: str, **changes: Any) -> spnb.Fitted:
     start, (x, y) = problem(25, prior=mixed if method in ("MeanField", "Point") else None)
-    posterior = METHODS[method](start.model)
+    posterior = (METHODS | {"OneScale": OneScale})[method](start.model)
     S = {} if posterior.draws_in_training else {"num_samples": 4}
     settings: dict[str, Any] = dict(batch_size=10, epochs=7, learning_rate=0.02, clip_norm=0.5)
     settings |= {"validation": (x[:9], y[:9]), **S, **changes}
     return spnb.fit(posterior, (x, y), layout=layout, **settings)
 
 
-@pytest.mark.parametrize("method", METHODS_OF_PIECES)
+@pytest.mark.parametrize("method", [*METHODS_OF_PIECES, "OneScale"])
 def test_trained_posteriors_equal_serial(pool_of: PoolOf, method: str) -> None:
     serial = train(None, method)
     more = [(1, 2, 2), (2, 1, 2)] if method == "MeanField" else []

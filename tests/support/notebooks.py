@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from queue import Empty
 from time import monotonic
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from nbclient import NotebookClient
 
+ROOT = Path(__file__).parents[2]
 POLL_SECONDS = 1.0
 
 
@@ -58,6 +60,8 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
     if not hasattr(item, "nbmake"):
         return (yield)
     with pytest.MonkeyPatch.context() as patch:
+        # This checkout's library, wherever the kernel finds an installed one.
+        patch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
         patch.setenv("SPNB_SCALE", os.environ.get("SPNB_SCALE", "ci"))
         patch.delenv("SPNB_CHECKS", raising=False)
         if "solutions" in item.path.parts:
