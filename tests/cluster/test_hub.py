@@ -171,14 +171,13 @@ def test_a_wrong_password_opens_nothing(hub: Hub, page: Page) -> None:
 
 def test_what_the_hub_starts_is_watched(hub: Hub) -> None:
     """Services and the proxy carry the suite's mark, so one that stays behind would be found."""
-    everything = [p.info for p in psutil.process_iter(["cmdline", "environ"])]
-    ours = [
-        p
-        for p in everything
-        if (p["environ"] or {}).get(leftovers.RUN) == os.environ[leftovers.RUN]
-    ]
+    marked = {
+        " ".join(process.info["cmdline"] or ())
+        for process in psutil.process_iter(["cmdline", "environ"])
+        if (process.info["environ"] or {}).get(leftovers.RUN) == os.environ[leftovers.RUN]
+    }
     for name in ("jupyterhub_idle_culler", "configurable-http-proxy"):
-        assert any(name in " ".join(process["cmdline"] or ()) for process in ours), name
+        assert any(name in command for command in marked), name
 
 
 ATTACKS = [

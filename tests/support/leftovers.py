@@ -18,7 +18,6 @@ from typing import Any
 
 import psutil
 import pytest
-from jupyter_core.paths import jupyter_runtime_dir
 
 ROOT = Path(__file__).parents[2]
 RUN = "SPNB_TEST_RUN"
@@ -28,10 +27,7 @@ TRACKERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which live as long as the process that they belong to."""
 CACHES = ("torchinductor_", "pytest-of-")
 """Folders that outlive a run on purpose: of torch's compiler, and of pytest in the tests."""
-SHARED = (
-    *(ROOT, ROOT / "tutorials", ROOT / "tutorials/solutions", ROOT / "data"),
-    *(Path(jupyter_runtime_dir()), Path("/etc/netns")),
-)
+SHARED = (ROOT, *(ROOT / name for name in ("tutorials", "tutorials/solutions", "data")))
 """Folders in which all processes of pytest may leave something."""
 KEPT = (".", "__pycache__", "build", "out")
 """How names in `SHARED` begin that stay: caches, and what `make` and the browser tests write."""
