@@ -125,6 +125,7 @@ def workers() -> list[int]:
     return [p.pid for p in found if "spawn_main" in " ".join(p.cmdline())]
 
 
+@pytest.mark.timeout(900 + 30 * TRIALS)
 def test_a_killed_rank_is_started_again_and_not_a_bit_differs(
     pool: spnb.WorkerPool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -285,6 +286,7 @@ def torchrun(folder: Path, rank: int, step: int, late: float) -> subprocess.Pope
 
 
 @pytest.mark.service
+@pytest.mark.timeout(900 + 30 * TRIALS)
 def test_a_rank_killed_under_torchrun_is_started_again(tmp_path: Path) -> None:
     rng = random.Random(1)
     whole = torchrun(tmp_path / "whole", 9, 0, 0.0)

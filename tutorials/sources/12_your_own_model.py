@@ -396,7 +396,7 @@ troubles["initial σ"] = attempt("initial σ = 1", init_scale=1.0), healthy
 # the posterior do with weights of which the data say nothing?
 
 # %%
-long = {"rows": 40, "epochs": scale.pick(ci=80, laptop=300, node=600), "learning_rate": 0.02}
+long = {"rows": 40, "epochs": scale.pick(ci=150, laptop=300, node=600), "learning_rate": 0.02}
 troubles["collapse"] = (attempt("256 units, 40 tumours", width=256, **long),
                         attempt("  8 units, 40 tumours", width=8, **long))
 _ = attempt("256 units, T = 0.1   ", width=256, objective=spnb.ELBO(temperature=0.1), **long)
@@ -418,7 +418,8 @@ def tight(name, parameter):
     return None if name.startswith("norm") else dist.Normal(0, 0.01)
 
 
-troubles["exploding KL"] = attempt("prior of width 0.01", prior=tight), healthy
+troubles["exploding KL"] = (
+    attempt("prior of width 0.01", prior=tight, epochs=max(40, EPOCHS)), healthy)
 
 # %% [markdown]
 # **Symptoms.** The first KL is dozens of nats *a weight*. In the loss that makes hundreds a row,
