@@ -72,6 +72,12 @@ def test_what_is_no_posterior_is_refused_and_never_executed(
     save_file({"loc": torch.zeros(3)}, "foreign")
     with pytest.raises(ValueError, match="'foreign' is 'something else', version none; this reads"):
         spnb.load("foreign", posterior.model)
+    saved = spnb.save(posterior, "saved")
+    tensors, words = files.read(saved, "spnb posterior", "2")
+    for change in ({"version": "99"}, {"format": "spnb checkpoint"}):  # each alone is enough
+        files.write(Path("other"), tensors, words | change)
+        with pytest.raises(ValueError, match="'other' is 'spnb .*; this reads 'spnb poster"):
+            spnb.load("other", posterior.model)
     about = {"format": "spnb posterior", "version": "2", "method": "Posterior"}
     about |= {"sites": json.dumps([]), "options": json.dumps({})}
     for change in ({}, {"sites": ""}, {"options": '{"rank": "x"}'}, {"options": "[]"}):
