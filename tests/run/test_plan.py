@@ -102,6 +102,16 @@ def test_an_objective_that_gathers_costs_more() -> None:
     assert serial.parts["gather"] == serial.parts["all-reduce"] == serial.bytes_per_step == 0
 
 
+def test_passes_slow_down_in_proportion_to_the_company_on_a_host() -> None:
+    """From 1 for a rank alone to the factor that was measured on a full host."""
+    crowded = dataclasses.replace(MADE_UP, ranks_per_host=5, crowding=3.0)
+    found = [crowded.slowdown(ranks) for ranks in (1, 2, 3, 5, 10)]
+    assert found == [1.0, 1.5, 2.0, 3.0, 3.0]
+    for ranks, factor in ((1, 1.0), (2, 3.0)):
+        crowded = dataclasses.replace(MADE_UP, ranks_per_host=ranks, crowding=3.0)
+        assert crowded.slowdown(8) == factor
+
+
 def test_more_ranks_than_a_host_has_need_a_link_between_hosts() -> None:
     with pytest.raises(ValueError, match=r"8 ranks need 2 hosts of 4, but 'made up' has no link"):
         predict(COSTS, MADE_UP, spnb.Layout(8), num_samples=8, num_rows=8)
