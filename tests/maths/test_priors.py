@@ -104,3 +104,9 @@ def test_one_number_stays_one_number_on_the_way() -> None:
         assert scale.shape == site.shape and scale.dtype == torch.float64
         assert scale.unique().numel() == 1
         assert scale.untyped_storage().nbytes() == 8
+
+
+def test_a_prior_that_fits_is_not_made_anew() -> None:
+    prior, weights = dist.Normal(torch.zeros(2), 1.0), torch.zeros(2)
+    assert priors.like(prior, weights) is prior
+    assert priors.like(prior, weights.double()).loc.dtype == torch.float64

@@ -217,3 +217,7 @@ def test_a_step_of_training_reaches_every_weight() -> None:
     for name, gradient in one.items():
         assert gradient.isfinite().all() and gradient.all()
         torch.testing.assert_close(gradient, many[name], atol=1e-5, rtol=1e-4)
+
+
+def test_one_field_makes_one_field_unless_told() -> None:
+    assert Swin((16, 16))(torch.zeros(2, 1, 16, 16)).shape == (2, 1, 16, 16)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
+import time
 from collections.abc import Callable
 from math import ceil, inf
 
@@ -12,7 +13,7 @@ import torch
 
 import spnb
 from spnb.maths.networks import ViT, mlp
-from spnb.run import costs
+from spnb.run import calibrate, costs
 from spnb.run.machine import Link, Machine
 from spnb.run.plan import layouts
 from spnb.run.step_cost import predict
@@ -196,6 +197,16 @@ def test_one_rank_is_planned_as_well(pool_of: PoolOf) -> None:
     plan = spnb.plan(posterior, data, pool=pool_of(1), machine=MADE_UP, num_samples=2)
     (only,) = plan.predictions
     assert only.layout == spnb.Layout() and plan.costs.origin == "measured"
+
+
+def test_the_noise_is_that_of_one_number() -> None:
+    """Times what it times, with the same allowance for other work as below."""
+    vector, number = torch.empty(10_000), 10_000
+    start = time.perf_counter()
+    for _ in range(100):
+        vector.normal_()
+    alone = (time.perf_counter() - start) / 100 / number
+    assert alone / 100 < calibrate._noise(torch.device("cpu"), number) < 100 * alone
 
 
 @pytest.mark.slow

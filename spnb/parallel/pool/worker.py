@@ -167,6 +167,9 @@ class Worker:
             traceback.clear_frames(error.__traceback__)  # they hold on to models and data
             error.__traceback__ = error.__context__ = error.__cause__ = None
             gc.collect(1)  # what is young; all would take longer than to start anew
+        finally:
+            with self._turn:
+                self._current = -1
 
     def _prepare(self, call: dict[str, Any]) -> None:
         """Make this process the place that the notebook's function expects."""
@@ -230,10 +233,13 @@ class Worker:
             frame = sys._current_frames().get(main_thread)
             self.channel.send("where", number, _user_stack(frame))
 
-    def _wake_from_store(self, number: int, again: int = 3) -> None:
-        """Free a call that waits in the pool's store; where that failed, again a little later."""
-        if again and self._current == number:
-            later = threading.Timer(STORE_AGAIN, self._wake_from_store, (number, again - 1))
+    def _wake_from_store(self, number: int) -> None:
+        """Free a call that waits in the pool's store, again and again until it is over.
+
+        It may only be on its way there: to connect takes as long as the machine is slow.
+        """
+        if self._current == number:
+            later = threading.Timer(STORE_AGAIN, self._wake_from_store, (number,))
             later.daemon = True
             later.start()
         with self._turn:

@@ -185,11 +185,12 @@ def deadlock():
         dist.broadcast(torch.ones(1), src=0); dist.recv(torch.ones(1), src=0)
 pool.run(deadlock)
 """
-    interrupted(kernel, deadlock)
+    reply = interrupted(kernel, deadlock)
+    assert kernel.value(PIDS) == pids, f"{reply.text}\n{reply.trace}"
     # Both ranks in the store: one waits for a key that never comes.
     waiting = "pool.run(lambda: (here(), dist.distributed_c10d._get_default_store().get('x')))"
-    interrupted(kernel, waiting)
-    assert kernel.value(PIDS) == pids
+    reply = interrupted(kernel, waiting)
+    assert kernel.value(PIDS) == pids, f"{reply.text}\n{reply.trace}"
 
 
 def test_a_rank_that_was_not_woken_from_the_store_is_woken_again(kernel: Kernel) -> None:
