@@ -103,7 +103,7 @@ def all_move(notebook: Notebook, prefix: str, every: bool = True) -> None:
         keep_the_words(notebook, name, notebook.shoot(name, f"{prefix}-{name}-light"))
         follows_the_keyboard(notebook, name, every)
         follows_the_pointer(notebook, name, every)
-        assert notebook.ask(AFRESH.replace("NAME", repr(name))), f"{name} shows something of before"
+        shows_nothing_of_before(notebook, name)
     page = notebook.page
     notebook.theme("Dark")
     for name in names:
@@ -113,6 +113,14 @@ def all_move(notebook: Notebook, prefix: str, every: bool = True) -> None:
         notebook.shoot(name, f"{prefix}-{name}-narrow")
         fits_into_its_cell(notebook, name)
     assert not notebook.errors
+
+
+def shows_nothing_of_before(notebook: Notebook, name: str) -> None:
+    """An explorable looks as if it were drawn for the first time, once no drawing is under way."""
+    limit = time.monotonic() + 60
+    while not notebook.ask(AFRESH.replace("NAME", repr(name))):
+        assert time.monotonic() < limit, f"{name} shows something of before"
+        notebook.settled(name)
 
 
 def keep_the_words(notebook: Notebook, name: str, picture: Path) -> None:
