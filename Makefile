@@ -14,8 +14,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The lock is made for Python 3.11. Other versions take the ranges of pyproject.toml, and so does
 # `make LOCKED=no ...`.
-LOCKED ?= $(shell $(firstword $(wildcard $(BIN)/python) $(PYTHON)) -c \
-  'import sys; print("yes" if sys.version_info[:2] == (3, 11) else "no")' 2>/dev/null)
+IS_311 := 'import sys; print("yes" if sys.version_info[:2] == (3, 11) else "no")'
+LOCKED ?= $(shell $(BIN)/python -c $(IS_311) 2>/dev/null || $(PYTHON) -c $(IS_311) 2>/dev/null)
 REQUIREMENTS := $(if $(filter yes,$(LOCKED)),-r requirements.lock,'.[lab,test]')
 
 # The stamp's name holds what the environment depends on, so that a checkout that only
@@ -38,8 +38,10 @@ tour: $(STAMP)  ## a two-minute tour in the terminal
 	$(BIN)/python -m spnb tour
 
 # One process of pytest for each core, at most two: a file's tests stay together, long files first.
+# A test that ends its process is tried again by xdist, up to this limit, which ends the run.
 LANES ?= 2
-PYTEST := $(BIN)/python -m pytest -rs -n $(LANES) --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest -rs -n $(LANES) --dist loadfile --no-loadscope-reorder \
+  --max-worker-restart 2
 
 test-fast: $(STAMP)  ## the quick tests: no kernel, no worker processes
 	$(PYTEST) -m "not service and not exhaustive and not browser and not kernel and not pool and not slow"
@@ -157,7 +159,9 @@ $(STAMP):
 	  echo "spnb needs Python 3.11 or newer as '$(PYTHON)': install one, or name it by 'make PYTHON=/path/to/python ...'." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "Python cannot make a virtual environment here: on Debian or Ubuntu install it by 'apt-get install python3-venv'." >&2; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@# Programs in an environment name its Python by its path: one that was moved is made anew.
+	@{ $(BIN)/python -m pip --version && head -3 $(BIN)/pip | grep -qF '$(CURDIR)/$(BIN)/'; } >/dev/null 2>&1 || \
+	  $(PYTHON) -m venv --clear $(VENV)
 	@echo "Making the environment in $(VENV) (a few minutes the first time) ..."
 	$(BIN)/python -m pip install --quiet $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-deps -e .

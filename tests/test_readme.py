@@ -30,9 +30,14 @@ def test_the_code_of_the_readme_runs() -> None:
     assert names["probabilities"].shape == (len(images.test_x), 10)
 
 
-def test_the_commands_of_the_readme_exist() -> None:
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_the_commands_of_a_page_exist(page: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"make (\w+)", README):
+    spans = re.findall(r"`(make [^`]+)`|^(make .+)$", (ROOT / page).read_text(), re.MULTILINE)
+    commands = [(one or other).partition("#")[0].split()[1:] for one, other in spans]
+    targets = {word for words in commands for word in words if re.fullmatch(r"[a-z-]+", word)}
+    assert targets >= {"test", "test-fast"} if page == "CONTRIBUTING.md" else targets
+    for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 

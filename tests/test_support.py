@@ -43,8 +43,29 @@ NOTEBOOK = nbformat.v4.new_notebook(
     cells=[nbformat.v4.new_code_cell("import tempfile; tempfile.mkdtemp(prefix='left-')")],
     metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
 )
+DEADLY = f"""
+import os, subprocess, sys, tempfile
+def test_before():
+    pass
+def test_dies():
+    tempfile.mkdtemp(prefix="left-")
+    subprocess.Popen([sys.executable, "-c", "import time; time.sleep({LONG})"])
+    os._exit(0)
+"""
 UNMARKED = """
 import pytest, spnb
+from jupyter_client.manager import KernelManager
+def test_unmarked_kernel():
+    manager = KernelManager()
+    try:
+        manager.start_kernel()
+    finally:
+        manager.cleanup_connection_file()
+def test_unmarked_that_swallows_it():
+    try:
+        spnb.WorkerPool(1)
+    except BaseException:
+        pass
 def test_unmarked():
     spnb.WorkerPool(1).run(int)
 @pytest.mark.pool
@@ -57,11 +78,12 @@ def test_marked():
 def suite(folder: Path, code: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Run a small suite of its own under the same rules."""
     (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "tmp").mkdir()
     (folder / "test_small.py").write_text(code)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "/dev/null"]
     return subprocess.run(
         [*command, f"--rootdir={folder}", f"--basetemp={folder / 'temp'}", *options, str(folder)],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        env=os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")},
         capture_output=True,
         text=True,
         timeout=300,
@@ -80,9 +102,7 @@ def test_what_is_left_behind_is_an_error_of_its_test(tmp_path: Path, lanes: list
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/old").touch()
     done = suite(tmp_path, UNTIDY, "--nbmake", *lanes)
-    for process in psutil.process_iter(["cmdline"]):  # the one that was left on purpose
-        if process.info["cmdline"] == [sys.executable, "-c", f"import time; time.sleep({LONG})"]:
-            process.kill()
+    end_what_was_left()
     assert done.returncode == 1, done.stdout
     errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR ")]
     tests = sorted(line.split(" - ")[0].split("::")[-1] for line in errors)
@@ -94,8 +114,28 @@ def test_what_is_left_behind_is_an_error_of_its_test(tmp_path: Path, lanes: list
     assert "book.ipynb::book.ipynb left behind: " in done.stdout
 
 
+def test_a_test_that_ends_its_process_is_named_with_what_it_left(tmp_path: Path) -> None:
+    done = suite(tmp_path, DEADLY, "-n1", "--dist=loadfile", "--max-worker-restart=1")
+    assert end_what_was_left() == 2  # xdist has tried it once more
+    assert done.returncode != 0
+    assert "worker 'gw0' crashed while running 'test_small.py::test_dies'" in done.stdout
+    assert "test_small.py::test_dies left behind: process " in done.stdout, done.stdout
+    assert not any(path.name.startswith("tmp") for path in (tmp_path / "tmp").iterdir())
+
+
+def end_what_was_left() -> int:
+    """End the processes that were left on purpose; how many there were."""
+    command = [sys.executable, "-c", f"import time; time.sleep({LONG})"]
+    found = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == command]
+    for process in found:
+        process.kill()
+    return len(found)
+
+
 @pytest.mark.pool
 def test_a_test_that_starts_workers_says_so(tmp_path: Path) -> None:
     done = suite(tmp_path, UNMARKED)
-    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    # Refused as it starts, or at the latest when it is over.
+    assert "2 failed, 2 passed" in done.stdout and "3 errors" in done.stdout, done.stdout
     assert "mark it with @pytest.mark.pool" in done.stdout
+    assert "mark it with @pytest.mark.kernel" in done.stdout

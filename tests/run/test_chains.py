@@ -79,8 +79,10 @@ def test_draws_predict_save_and_load_like_any_posterior(tmp_path: Path) -> None:
     start, data = problem(25)
     found = spnb.nuts(start.model, data, num_chains=1, num_samples=6, warmup=3, max_tree_depth=2)
     posterior = found.posterior
-    assert spnb.predict(posterior, data[0]).shape == (6, 25, 3)
-    assert spnb.score(posterior, data, num_samples=4)["accuracy"] >= 0
+    draws = spnb.predict(posterior, data[0])
+    assert draws.shape == (6, 25, 3)
+    right = (draws[:4].softmax(-1).mean(0).argmax(-1) == data[1]).double().mean().item()
+    assert spnb.score(posterior, data, num_samples=4)["accuracy"] == pytest.approx(right)
     again = spnb.load(spnb.save(posterior, tmp_path / "draws"), start.model)
     assert torch.equal(again.draws, posterior.draws)
     for call in (spnb.fit, spnb.gradients):

@@ -3,12 +3,18 @@
 Each test's processes carry its name in their environment: pytest puts it there, and a marker of
 this run stands beside it. Temporary files go into a folder of this run that is looked at after
 every test, and so are the places that all processes of pytest share. What remains when the last
-test is over is an error of the test that made it.
+test is over is an error of the test that made it. A process of pytest that dies tells nothing; the
+one that started it looks for what its tests have left.
+
+Not seen are files that a test writes elsewhere on the machine, or over others, and processes that
+it starts with an empty environment.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import tempfile
 import time
 import uuid
@@ -29,8 +35,8 @@ CACHES = ("torchinductor_", "pytest-of-")
 """Folders that outlive a run on purpose: of torch's compiler, and of pytest in the tests."""
 SHARED = (ROOT, *(ROOT / name for name in ("tutorials", "tutorials/solutions", "data")))
 """Folders in which all processes of pytest may leave something."""
-KEPT = (".", "__pycache__", "build", "out")
-"""How names in `SHARED` begin that stay: caches, and what `make` and the browser tests write."""
+KEPT = ("__pycache__", "build", "out")
+"""Names in `SHARED` that stay, as hidden ones do: what Python and `make` write."""
 
 
 class Watch:
@@ -38,15 +44,15 @@ class Watch:
 
     Args:
         folder: for temporary files.
+        name: that of the run, in the environment of all its processes.
 
     Attributes:
-        name: that of the run, in the environment of all its processes.
         files: first test after which a file was there, by its path.
         shared: the same for files in `SHARED`, that another process's test may have made.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.name, self.folder = uuid.uuid4().hex, folder
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name, self.folder = name, folder
         self.files: dict[Path, str] = {}
         self.shared: dict[str, str] = {}
         self._before = _shared_memory()
@@ -63,31 +69,44 @@ class Watch:
         """The test and a description of each process and each file that is still there."""
         self.look("the end of the run")
         present = self._present()
-        return [*self._processes(), *((t, str(f)) for f, t in self.files.items() if f in present)]
+        return [
+            *processes_of(self.name),
+            *((t, str(f)) for f, t in self.files.items() if f in present),
+        ]
 
     def _present(self) -> set[Path]:
         files = {path for path in self.folder.iterdir() if not path.name.startswith(CACHES)}
         return files | _shared_memory() - self._before
 
-    def _processes(self) -> Iterator[tuple[str, str]]:
-        for process in psutil.process_iter():
-            if process.pid == os.getpid():
-                continue
-            try:
-                environment, command = process.environ(), " ".join(process.cmdline())
-            except psutil.Error:
-                continue
-            if environment.get(RUN) == self.name and not any(name in command for name in TRACKERS):
-                test = environment.get("PYTEST_CURRENT_TEST", "a fixture (setup)").rpartition(" ")[
-                    0
-                ]
-                yield test, f"process {process.pid}: {command[:200]}"
+
+def processes_of(run: str) -> Iterator[tuple[str, str]]:
+    """The test and a description of each process that a run, or part of it, has started."""
+    for process in psutil.process_iter():
+        if process.pid == os.getpid():
+            continue
+        try:
+            environment, command = process.environ(), " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if environment.get(RUN, "").startswith(run) and not any(t in command for t in TRACKERS):
+            test = environment.get("PYTEST_CURRENT_TEST", "a fixture (setup)").rpartition(" ")[0]
+            yield test, f"process {process.pid}: {command[:200]}"
 
 
 def shared_files() -> set[str]:
     """What lies in `SHARED`."""
     found = (path for folder in SHARED if folder.is_dir() for path in folder.iterdir())
-    return {str(path) for path in found if not path.name.startswith(KEPT)}
+    return {str(p) for p in found if not (p.name in KEPT or p.name.startswith("."))}
+
+
+def unknown_files() -> set[str]:
+    """Files anywhere in the repository that git neither has nor ignores."""
+    command = ["git", "ls-files", "--others", "--exclude-standard", "--full-name"]
+    try:
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    except OSError:  # there is no git
+        return set()
+    return {str(ROOT / name) for name in listed.stdout.splitlines()}
 
 
 def _shared_memory() -> set[Path]:
@@ -99,24 +118,42 @@ def _shared_memory() -> set[Path]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtestloop(session: pytest.Session) -> Iterator[Any]:
     """Watch all tests, notebooks as well, and report what remains as errors."""
-    before, seen = shared_files(), session.config.stash.setdefault(_SEEN, {})
-    if session.config.pluginmanager.has_plugin("dsession"):  # hands the tests to other processes
-        result = yield
+    config = session.config
+    if hasattr(config, "workeroutput"):  # the process that started this one reports
+        return (yield from _watched(config))
+    before, seen = shared_files() | unknown_files(), config.stash.setdefault(_SEEN, {})
+    if config.pluginmanager.has_plugin("dsession"):  # hands the tests to other processes
+        try:
+            result = yield
+        finally:  # also where too many of them have died
+            name, folder = config.stash[_RUN]
+            _report(config, list(processes_of(name)))
+            shutil.rmtree(folder, ignore_errors=True)
     else:
-        result = yield from _watched(session.config)
-    if not hasattr(session.config, "workeroutput"):  # the process that reports
-        for name in sorted(shared_files() - before):
-            _report(session.config, [(test, name) for test in seen.get(name, ["some test"])])
+        result = yield from _watched(config)
+    for name in sorted((shared_files() | unknown_files()) - before):
+        _report(config, [(test, name) for test in seen.get(name, ["some test"])])
     return result
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell another process of pytest what the run is called, and where its temporary files go."""
+    stash = node.config.stash
+    if _RUN not in stash:
+        stash[_RUN] = uuid.uuid4().hex, tempfile.mkdtemp()
+    name, folder = stash[_RUN]
+    node.workerinput |= {"run": f"{name}-{node.gateway.id}", "folder": folder}
 
 
 def _watched(config: pytest.Config) -> Iterator[Any]:
     """Run the tests of this process, and tell what remains of each."""
+    given = getattr(config, "workerinput", {})
     with (
-        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(dir=given.get("folder"), ignore_cleanup_errors=True) as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        watch = config.stash[_WATCH] = Watch(Path(folder))
+        watch = config.stash[_WATCH] = Watch(Path(folder), given.get("run") or uuid.uuid4().hex)
         patch.setenv("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())  # where `tmp_path` goes
         patch.setenv("TMPDIR", folder)
         patch.setattr(tempfile, "tempdir", None)
@@ -146,7 +183,11 @@ def _hear(config: pytest.Config, told: dict[str, Any]) -> None:
 
 
 def _report(config: pytest.Config, found: list[tuple[str, str]]) -> None:
+    told = config.stash.setdefault(_TOLD, set())
     for test, what in found:
+        if (test, what) in told:
+            continue
+        told.add((test, what))
         place = (test.partition("::")[0], None, test)
         message = f"{test} left behind: {what}"
         error = pytest.TestReport(test, place, {}, "failed", message, "teardown")
@@ -154,6 +195,10 @@ def _report(config: pytest.Config, found: list[tuple[str, str]]) -> None:
 
 
 _WATCH = pytest.StashKey[Watch]()
+_RUN = pytest.StashKey[tuple[str, str]]()
+"""Name and folder of a run whose tests are handed to other processes."""
+_TOLD = pytest.StashKey[set[tuple[str, str]]]()
+"""What has been reported."""
 _SEEN = pytest.StashKey[dict[str, list[str]]]()
 """Tests after which a file in `SHARED` was there first, one of each process."""
 

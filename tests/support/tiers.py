@@ -8,9 +8,11 @@ test files.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
+from jupyter_client.provisioning import LocalProvisioner
 
 from spnb.parallel.pool import process
 
@@ -20,6 +22,8 @@ KERNELS = {"kernel", "new_kernel"}
 """Fixtures that start Jupyter kernels."""
 STARTS_WORKERS = ("pool", "kernel", "browser", "service")
 """Markers of tests that may start worker processes."""
+STARTS_KERNELS = ("kernel", "browser", "service")
+"""Markers of tests that may start Jupyter kernels."""
 LONGEST_FIRST = ("notebook", "browser", "service", "kernel", "slow", "pool")
 """Files with such tests begin early, so that two processes end at about the same time."""
 
@@ -57,17 +61,37 @@ def _rank(items: list[pytest.Item]) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _unmarked_tests_start_no_workers(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def _unmarked_tests_start_no_workers(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that starts workers without saying so would make `make test-fast` slow."""
     if any(request.node.get_closest_marker(name) for name in STARTS_WORKERS):
+        yield
         return
+    yield from _refused(process.WorkerProcess, "__init__", "worker processes", "pool")
+
+
+@pytest.fixture(autouse=True)
+def _unmarked_tests_start_no_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for Jupyter kernels, which the tests' own process starts."""
+    if any(request.node.get_closest_marker(name) for name in STARTS_KERNELS):
+        yield
+        return
+    yield from _refused(LocalProvisioner, "launch_kernel", "a Jupyter kernel", "kernel")
+
+
+def _refused(owner: type, method: str, what: str, marker: str) -> Iterator[None]:
+    """Within a test refuse what starts processes, also where the test swallows the refusal."""
+    tried: list[str] = []
+    words = f"This test starts {what}: mark it with @pytest.mark.{marker}."
 
     def refuse(*_: object, **__: object) -> None:
-        pytest.fail("This test starts worker processes: mark it with @pytest.mark.pool.")
+        tried.append(words)
+        pytest.fail(words)
 
-    monkeypatch.setattr(process.WorkerProcess, "__init__", refuse)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, refuse)
+        yield
+    if tried:
+        pytest.fail(words)
 
 
 @pytest.fixture(scope="session", autouse=True)
