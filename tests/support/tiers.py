@@ -8,7 +8,7 @@ test files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -20,10 +20,16 @@ POOLS = {"pool", "pool_of", "kernel", "new_kernel"}
 """Fixtures that start worker processes."""
 KERNELS = {"kernel", "new_kernel"}
 """Fixtures that start Jupyter kernels."""
-STARTS_WORKERS = ("pool", "kernel", "browser", "service")
-"""Markers of tests that may start worker processes."""
-STARTS_KERNELS = ("kernel", "browser", "service")
-"""Markers of tests that may start Jupyter kernels."""
+STARTS = (
+    (
+        process.WorkerProcess,
+        "__init__",
+        "worker processes",
+        ("pool", "kernel", "browser", "service"),
+    ),
+    (LocalProvisioner, "launch_kernel", "a Jupyter kernel", ("kernel", "browser", "service")),
+)
+"""What starts processes, and the markers of tests that may; the first says just that."""
 LONGEST_FIRST = ("notebook", "browser", "service", "kernel", "slow", "pool")
 """Files with such tests begin early, so that two processes end at about the same time."""
 
@@ -61,37 +67,28 @@ def _rank(items: list[pytest.Item]) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _unmarked_tests_start_no_workers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that starts workers without saying so would make `make test-fast` slow."""
-    if any(request.node.get_closest_marker(name) for name in STARTS_WORKERS):
-        yield
-        return
-    yield from _refused(process.WorkerProcess, "__init__", "worker processes", "pool")
+def _unmarked_tests_start_nothing(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that starts processes without saying so would make `make test-fast` slow.
 
-
-@pytest.fixture(autouse=True)
-def _unmarked_tests_start_no_kernel(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The same for Jupyter kernels, which the tests' own process starts."""
-    if any(request.node.get_closest_marker(name) for name in STARTS_KERNELS):
-        yield
-        return
-    yield from _refused(LocalProvisioner, "launch_kernel", "a Jupyter kernel", "kernel")
-
-
-def _refused(owner: type, method: str, what: str, marker: str) -> Iterator[None]:
-    """Within a test refuse what starts processes, also where the test swallows the refusal."""
+    It is refused, and fails when it is over if it swallows the refusal.
+    """
     tried: list[str] = []
-    words = f"This test starts {what}: mark it with @pytest.mark.{marker}."
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, method, what, markers in STARTS:
+            if not any(request.node.get_closest_marker(name) for name in markers):
+                words = f"This test starts {what}: mark it with @pytest.mark.{markers[0]}."
+                patch.setattr(owner, method, _refusal(words, tried))
+        yield
+    if tried:
+        pytest.fail(tried[0])
 
+
+def _refusal(words: str, tried: list[str]) -> Callable[..., None]:
     def refuse(*_: object, **__: object) -> None:
         tried.append(words)
         pytest.fail(words)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(owner, method, refuse)
-        yield
-    if tried:
-        pytest.fail(words)
+    return refuse
 
 
 @pytest.fixture(scope="session", autouse=True)
