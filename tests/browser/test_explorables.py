@@ -3,8 +3,9 @@
 What the page shows is compared with what the kernel has: the picture byte by byte, the words, and
 the alt text. Two pages are tested always: notebook 00, whose workers fail, and a notebook of
 `explorables.py` that shows every explorable once, where one control of each is moved. With
-``-m exhaustive`` all controls in every notebook of the course are. Pictures of the explorables, on
-a light, a dark and a narrow page, are kept in ``out/browser``.
+``-m exhaustive`` all controls in every notebook of the course are, and then the notebook runs again
+in a new kernel. Pictures of the explorables, on a light, a dark and a narrow page, are kept in
+``out/browser``.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pytest
 from playwright.sync_api import Page
 
 from .conftest import EXPLORABLES, TUTORIALS, Lab
-from .driver import Notebook, drag, press
+from .driver import Notebook, Seen, drag, press
 from .explorables import ALONE, ON_WORKERS
 
 pytestmark = [pytest.mark.browser, pytest.mark.kernel, pytest.mark.slow]
@@ -88,10 +89,31 @@ def test_a_page_of_all_explorables(opened: Opened) -> None:
 @pytest.mark.parametrize("name", NOTEBOOKS, ids=lambda name: name[:2])
 def test_every_notebook(opened: Opened, name: str) -> None:
     notebook = opened(name)
-    assert notebook.explorables(), "every notebook has an explorable"
+    first = all_settled(notebook)
+    assert first, "every notebook has an explorable"
     all_move(notebook, name[:2])
-    for each in sorted(FAST.keys() & set(notebook.explorables())):
+    for each in sorted(FAST.keys() & first.keys()):
         follows_the_hand(notebook, each, FAST[each])
+    is_as_before_after_a_restart(notebook, first)
+
+
+def all_settled(notebook: Notebook) -> dict[str, Seen]:
+    """All explorables of a page, by their names."""
+    return {name: notebook.settled(name) for name in notebook.explorables()}
+
+
+def is_as_before_after_a_restart(notebook: Notebook, first: dict[str, Seen]) -> None:
+    """The notebook, run in a new kernel, shows what it has shown first, and moves again."""
+    notebook.run_all("notebook:restart-run-all")
+    again = all_settled(notebook)
+    assert list(again) == list(first)
+    for each, seen in again.items():
+        assert seen.state == first[each].state
+        assert seen.summary == first[each].summary or each in MEASURED
+    for each, seen in again.items():
+        assert press(notebook.control(each, controls(notebook, each)[0]))
+        notebook.settled(each, seen)
+    assert not notebook.errors
 
 
 def all_move(notebook: Notebook, prefix: str, every: bool = True) -> None:
@@ -223,24 +245,6 @@ def fits_into_its_cell(notebook: Notebook, name: str) -> None:
         "one => one.scrollWidth - one.closest('.jp-OutputArea-output').clientWidth"
     )
     assert too_wide <= 1, f"{name} is {too_wide} pixels wider than its cell"
-
-
-@pytest.mark.exhaustive
-@pytest.mark.parametrize("name", NOTEBOOKS)
-def test_after_a_restart_all_is_as_before(lab: Lab, page: Page, name: str) -> None:
-    notebook = Notebook(page, lab.address(name))
-    notebook.run_all()
-    first = {each: notebook.settled(each) for each in notebook.explorables()}
-    notebook.run_all("notebook:restart-run-all")
-    again = {each: notebook.settled(each) for each in notebook.explorables()}
-    assert list(again) == list(first)
-    for each, seen in again.items():
-        assert seen.state == first[each].state
-        assert seen.summary == first[each].summary or each in MEASURED
-    for each, seen in again.items():
-        assert press(notebook.control(each, controls(notebook, each)[0]))
-        notebook.settled(each, seen)
-    assert not notebook.errors
 
 
 def test_notebook_00_whose_workers_fail_and_come_back(opened: Opened) -> None:
