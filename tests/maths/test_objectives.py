@@ -50,6 +50,11 @@ def test_the_energy_score_is_its_double_sum() -> None:
     torch.testing.assert_close(found, error - pairs / (2 * 6 * 5))
 
 
+def test_the_energy_score_of_one_number_needs_no_dimension_for_it() -> None:
+    found = EnergyScore().losses(MEANS[..., 0], REALS[:, 0], Normal(1.0))
+    torch.testing.assert_close(found, EnergyScore().losses(MEANS[..., :1], REALS[:, :1], Normal(1)))
+
+
 def test_the_energy_score_is_unbiased_at_small_s() -> None:
     """CRPS of a standard normal at 0 is 2 phi(0) - 1/sqrt(pi) = 0.234; the plain estimate with
     four samples is 0.374."""
