@@ -49,6 +49,18 @@ def test_every_layout_gives_the_same_draws(pool_of: PoolOf) -> None:
         pool_of(2).run(spnb.nuts, start.model, data, num_chains=1, layout=spnb.Layout(sample=2))
 
 
+def test_divergent_transitions_of_all_ranks_are_counted(pool_of: PoolOf) -> None:
+    torch.manual_seed(0)
+    model = spnb.BayesianModel(mlp().double(), likelihood=spnb.likelihoods.Normal(0.1))
+    data = problem(25)[1][0], torch.randn(25, 3).double()
+    options = {"num_chains": 2, "num_samples": 4, "warmup": 1, "max_tree_depth": 3}
+    expected = spnb.nuts(model, data, **options).divergent
+    assert expected > 0  # far too short a warm-up for so little noise
+    for layout in (spnb.Layout(sample=2), spnb.Layout(data=2)):
+        found = pool_of(2).run(spnb.nuts, model, data, layout=layout, **options)
+        assert [each.divergent for each in found] == [expected, expected]
+
+
 def test_chains_start_apart() -> None:
     start, data = problem(25)
     options = {"num_samples": 4, "warmup": 1, "max_tree_depth": 1}
