@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from spnb.parallel import devices
+from spnb.parallel.pool.options import check_size
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +32,20 @@ def test_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     see_gpus(monkeypatch, 0)
     assert devices.choose(1, 2) == (torch.device("cpu"), "gloo")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "ranks"), [(4, None, 4), (4, "cuda", 4), (4, "cpu", 16), (0, None, 16)]
+)
+def test_a_pool_has_a_worker_for_each_gpu_or_core(
+    monkeypatch: pytest.MonkeyPatch, gpus: int, device: str | None, ranks: int
+) -> None:
+    see_gpus(monkeypatch, gpus)
+    monkeypatch.setattr(devices, "usable_cores", lambda: 16)
+    assert check_size(None, device) == ranks
+    assert check_size(3, device) == 3
+    with pytest.raises(ValueError, match=f"not 0: .* {'GPU' if ranks == 4 else 'core'}, {ranks} h"):
+        check_size(0, device)
 
 
 def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
