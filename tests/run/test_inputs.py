@@ -86,6 +86,15 @@ def test_targets_that_would_broadcast_are_refused() -> None:
         spnb.fit(posterior, (x, y))
 
 
+@pytest.mark.parametrize("rows", [1, 5])
+def test_an_input_may_be_a_number_and_a_data_set_one_row(rows: int) -> None:
+    net = nn.Sequential(nn.Unflatten(0, (-1, 1)), nn.Linear(1, 1))
+    posterior = spnb.MeanField(spnb.BayesianModel(net, likelihood=spnb.likelihoods.Normal(1.0)))
+    x, y = torch.randn(rows), torch.randn(rows, 1)
+    fitted = spnb.fit(posterior, (x, y), epochs=1)
+    assert spnb.predict(fitted.posterior, x, num_samples=3).shape == (3, rows, 1)
+
+
 def test_no_posterior() -> None:
     with pytest.raises(TypeError, match=r"spnb.MeanField\(model\)"):
         spnb.fit(nn.Linear(2, 2), (torch.ones(2, 2), torch.ones(2)))  # type: ignore[arg-type]

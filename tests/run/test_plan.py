@@ -165,6 +165,18 @@ def test_memory_decides_before_time() -> None:
         _ = spnb.plan(posterior, data, **options, memory_limit=1.0).best
 
 
+def test_graphs_are_kept_unless_samples_are_to_be_evaluated_twice() -> None:
+    posterior, data = problem(16)
+    options = {"num_samples": 4, "world_size": 2, "machine": MADE_UP}
+    options["objective"] = spnb.PredictiveNLL()
+    usual, kept, again = (
+        spnb.plan(posterior, data, **options, **more)
+        for more in ({}, {"recompute": False}, {"recompute": True})
+    )
+    assert usual.predictions == kept.predictions
+    assert again.best.memory < kept.best.memory and again.best.seconds > kept.best.seconds
+
+
 def test_bad_requests() -> None:
     with pytest.raises(TypeError, match="on a spnb.WorkerPool, but got a NoneType"):
         spnb.calibrate(None)
