@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pyro.distributions as dist
@@ -24,6 +26,14 @@ from tests.run.problems import OBJECTIVES, Attention, mlp, problem, relative
 PoolOf = Callable[[int], spnb.WorkerPool]
 LAYOUTS = [(1, 1, 2), (2, 1, 2), (1, 2, 2), (1, 1, 3)]
 METHODS_OF_PIECES = [n for n, make in METHODS.items() if make(problem()[0].model).elementwise]
+
+
+def test_the_readme_names_the_methods_that_can_be_shared_out() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    sentence = re.search(r"by itself can be shared out: (.*)\.\n", readme)
+    assert sentence and {*re.findall(r"`(\w+)`", sentence[1])} == {*METHODS_OF_PIECES} & {
+        *dir(spnb)
+    }
 
 
 def mixed(name: str, parameter: nn.Parameter) -> Any:
