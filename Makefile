@@ -40,7 +40,7 @@ tour: $(STAMP)  ## a two-minute tour in the terminal
 # One process of pytest for each core, at most two: a file's tests stay together, long files first.
 # A test that ends its process is tried again by xdist, up to this limit, which ends the run.
 LANES ?= 2
-PYTEST := $(BIN)/python -m pytest -rs -n $(LANES) --dist loadfile --no-loadscope-reorder \
+PYTEST := $(BIN)/python -m pytest -n $(LANES) --dist loadfile --no-loadscope-reorder \
   --max-worker-restart 2
 
 test-fast: $(STAMP)  ## the quick tests: no kernel, no worker processes
@@ -79,6 +79,7 @@ notebooks: $(STAMP)  ## write the notebooks anew from tutorials/sources
 	$(BIN)/python tutorials/build.py
 
 gallery: $(STAMP)  ## pictures of all explorables, by a browser (chromium), into docs/gallery
+	rm -rf out/browser
 	$(BIN)/python -m pytest tests/browser -m browser
 	$(BIN)/python -m tests.browser.gallery
 
@@ -159,11 +160,11 @@ $(STAMP):
 	  echo "spnb needs Python 3.11 or newer as '$(PYTHON)': install one, or name it by 'make PYTHON=/path/to/python ...'." >&2; exit 1; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
 	  echo "Python cannot make a virtual environment here: on Debian or Ubuntu install it by 'apt-get install python3-venv'." >&2; exit 1; }
+	@echo "Making the environment in $(VENV) (a few minutes the first time) ..."
+	@rm -f $(VENV)/spnb-*.stamp  # an earlier one says nothing of what is half done
 	@# Programs in an environment name its Python by its path: one that was moved is made anew.
 	@{ $(BIN)/python -m pip --version && head -3 $(BIN)/pip | grep -qF '$(CURDIR)/$(BIN)/'; } >/dev/null 2>&1 || \
 	  $(PYTHON) -m venv --clear $(VENV)
-	@echo "Making the environment in $(VENV) (a few minutes the first time) ..."
 	$(BIN)/python -m pip install --quiet $(REQUIREMENTS)
 	$(BIN)/python -m pip install --quiet --no-deps -e .
-	@rm -f $(VENV)/spnb-*.stamp
 	@touch $@

@@ -46,16 +46,31 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
         assert (ROOT / link).exists(), link
 
 
-def test_the_gallery_shows_every_explorable() -> None:
+def explorables() -> set[str]:
+    """Names of all explorables."""
     sources = (ROOT / "spnb" / "teach" / "explore").glob("*.py")
     made = re.compile(r"(?:Explorable|super\(\).__init__)\(\s*\"(\w+)\"")
-    names = {name for source in sources for name in made.findall(source.read_text())}
+    return {name for source in sources for name in made.findall(source.read_text())}
+
+
+def test_a_page_shows_every_explorable() -> None:
+    assert {*ALONE, *ON_WORKERS} == explorables(), "see tests/browser/explorables.py"
+
+
+@pytest.mark.exhaustive  # its pictures take half an hour, so they may come later
+def test_the_gallery_shows_every_explorable() -> None:
     pictures = re.findall(
         r"!\[([^\]]+)\]\((gallery/[^)]+)\)", (ROOT / "docs/gallery.md").read_text()
     )
     shown = {path.split("-")[1].removesuffix(".png") for _, path in pictures}
-    assert shown == names, "put the title into SHOWN of tests/browser/gallery.py; `make gallery`"
-    assert {*ALONE, *ON_WORKERS} == names, "see tests/browser/explorables.py"
+    assert shown == explorables(), "a title in SHOWN of tests/browser/gallery.py; `make gallery`"
     for words, path in pictures:
         assert words.strip(), path
         assert (ROOT / "docs" / path).stat().st_size < 100_000, path
+
+
+def test_every_notebook_is_in_the_table_and_in_the_form_for_issues() -> None:
+    form = (ROOT / ".github/ISSUE_TEMPLATE/course.yml").read_text()
+    for path in (ROOT / "tutorials").glob("*.ipynb"):
+        assert f"](tutorials/{path.name})" in README
+        assert re.search(rf"- \"?{path.name[:2]} ", form), path.name

@@ -30,12 +30,19 @@ LONG = 600 + os.getpid() / 1e6
 """Seconds, and the mark of the process that is left on purpose."""
 UNTIDY = f"""
 import pathlib, subprocess, sys, tempfile
+import pytest
 def test_leaves_a_folder():
     tempfile.mkdtemp(prefix="left-")
 def test_leaves_a_process():
     subprocess.Popen([sys.executable, "-c", "import time; time.sleep({LONG})"])
 def test_leaves_a_file_among_those_of_others():
     pathlib.Path(__file__).with_name("shared").joinpath("new").touch()
+@pytest.fixture
+def broken():
+    yield
+    raise OSError
+def test_leaves_a_file_and_breaks(broken):
+    tempfile.mkstemp(prefix="left-")
 def test_leaves_nothing():
     pass
 """
@@ -106,7 +113,8 @@ def test_what_is_left_behind_is_an_error_of_its_test(tmp_path: Path, lanes: list
     assert done.returncode == 1, done.stdout
     errors = [line for line in done.stdout.splitlines() if line.startswith("ERROR ")]
     tests = sorted(line.split(" - ")[0].split("::")[-1] for line in errors)
-    left = ("file_among_those_of_others", "folder", "process")
+    broken = "file_and_breaks"  # an error of its own, besides
+    left = ("file_among_those_of_others", broken, broken, "folder", "process")
     assert tests == ["book.ipynb", *(f"test_leaves_a_{what}" for what in left)], done.stdout
     assert "test_leaves_a_file_among_those_of_others left behind: " in done.stdout
     assert "test_leaves_a_folder left behind: " in done.stdout

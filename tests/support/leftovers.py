@@ -6,8 +6,8 @@ every test, and so are the places that all processes of pytest share. What remai
 test is over is an error of the test that made it. A process of pytest that dies tells nothing; the
 one that started it looks for what its tests have left.
 
-Not seen are files that a test writes elsewhere on the machine, or over others, and processes that
-it starts with an empty environment.
+Not seen are files that a test writes elsewhere on the machine, over others, or where git ignores
+them; shared memory that is not torch's; and processes that it gives another environment.
 """
 
 from __future__ import annotations
@@ -203,7 +203,10 @@ _SEEN = pytest.StashKey[dict[str, list[str]]]()
 """Tests after which a file in `SHARED` was there first, one of each process."""
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Look at the files after every test."""
-    item.config.stash[_WATCH].look(item.nodeid)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """Look at the files after every test, also where its teardown fails."""
+    try:
+        return (yield)
+    finally:
+        item.config.stash[_WATCH].look(item.nodeid)
