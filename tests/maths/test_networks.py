@@ -36,6 +36,14 @@ def test_a_vit_knows_where_a_patch_is() -> None:
     torch.testing.assert_close(net(x), net(moved))
 
 
+def test_positions_are_added_to_patches() -> None:
+    net, seen = ViT(image_size=8, dim=12, depth=1), []
+    net.blocks[0].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.randn(2, 3, 8, 8)
+    net(x)
+    torch.testing.assert_close(seen[0] - net.embed(patches(x, 4)), net.positions.expand(2, -1, -1))
+
+
 def test_patches_hold_neighbouring_pixels() -> None:
     x = torch.randn(2, 3, 8, 12)
     cut = patches(x, 4)
