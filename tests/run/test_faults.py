@@ -6,9 +6,6 @@ import importlib
 import os
 import random
 import signal
-import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,83 +15,14 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from torch import Tensor
 
 import spnb
 from spnb.parallel.pool import silence
+from tests.run.accidents import TRIALS, Accident, run, somewhere
 from tests.run.problems import problem
 
-TRIALS = int(os.environ.get("SPNB_TRIALS", "2"))
-"""How often a rank is killed; the record in docs/scale.md was made with 100."""
-
-STEPS = 20
 HANG = 120.0
 """Seconds after which a test takes something for hanging."""
-ROOT = Path(__file__).parents[2]
-
-
-class Accident:
-    """An augmentation that changes nothing, but once, at one step of one rank, something happens.
-
-    Args:
-        kind: what happens.
-        rank: to whom.
-        step: when.
-        mark: a file that says that it has happened.
-        late: seconds after the beginning of the step.
-    """
-
-    def __init__(self, kind: str, rank: int, step: int, mark: Path, late: float = 0.0) -> None:
-        self.kind, self.rank, self.step, self.mark, self.late = kind, rank, step, mark, late
-        self.seen = 0
-
-    def __repr__(self) -> str:
-        return "Accident"
-
-    def __call__(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        here = self.seen == self.step and int(os.environ.get("RANK", "0")) == self.rank
-        self.seen += 1
-        if not here or self.mark.exists():
-            return x
-        self.mark.touch()
-        if self.kind == "kill":
-            if not self.late:
-                os.kill(os.getpid(), signal.SIGKILL)
-            threading.Timer(self.late, os.kill, (os.getpid(), signal.SIGKILL)).start()
-        elif self.kind == "hang":
-            while True:
-                time.sleep(60)
-        elif self.kind == "stop":
-            os.kill(os.getpid(), signal.SIGSTOP)
-        elif self.kind == "nan":
-            return x * float("nan")
-        elif self.kind == "memory":
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 8.00 GiB.")
-        return x
-
-
-def run(folder: Path, layout: spnb.Layout | None, accident: Accident | None) -> spnb.Fitted:
-    """Twenty steps with checkpoints every third, resumed where there are some."""
-    start, data = problem(25, torch.float32)
-    return spnb.fit(
-        start,
-        data,
-        layout=layout,
-        num_samples=4,
-        batch_size=5,
-        epochs=4,
-        learning_rate=0.02,
-        augment=accident or Accident("none", -1, 0, folder / "mark"),
-        checkpoints=spnb.Checkpoints(folder, every=3),
-        resume=True,
-    )
-
-
-def somewhere(rng: random.Random) -> tuple[int, int, float]:
-    """A rank, a step, and how long after its beginning: within the run in any case."""
-    if rng.random() < 0.5:
-        return rng.randrange(2), rng.randrange(STEPS), 0.0
-    return rng.randrange(2), rng.randrange(STEPS // 2), rng.uniform(0, 0.01)
 
 
 def same(one: spnb.Posterior, other: spnb.Posterior) -> bool:
@@ -252,56 +180,3 @@ def test_a_deadlock_is_told_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
         spnb.WorkerPool(2, **wrong)
-
-
-SCRIPT = """
-import os, sys, torch, spnb
-from pathlib import Path
-from tests.run import test_faults as faults
-
-folder, rank, step, late = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
-accident = faults.Accident("kill", rank, step, folder / "mark", late)
-fitted = faults.run(folder, spnb.Layout(sample=-1), accident)
-if os.environ["RANK"] == "0":
-    torch.save(fitted.posterior.state_dict(), folder / "found")
-"""
-
-
-def torchrun(folder: Path, rank: int, step: int, late: float) -> subprocess.Popen[str]:
-    """The same run under an agent that starts all ranks again when one has died."""
-    folder.mkdir()
-    (folder / "train.py").write_text(SCRIPT)
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
-        "OMP_NUM_THREADS": "1",
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr=127.0.0.1",
-         f"--log-dir={folder / 'logs'}", "--max-restarts=2", "--monitor-interval=0.1",
-         "--nproc-per-node=2",
-         str(folder / "train.py"), str(folder), str(rank), str(step), str(late)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-
-
-@pytest.mark.service
-@pytest.mark.timeout(900 + 30 * TRIALS)
-def test_a_rank_killed_under_torchrun_is_started_again(tmp_path: Path) -> None:
-    rng = random.Random(1)
-    whole = torchrun(tmp_path / "whole", 9, 0, 0.0)
-    said = whole.communicate(timeout=HANG)[0]
-    assert whole.returncode == 0, said
-    expected = torch.load(tmp_path / "whole" / "found")
-    for trial in range(TRIALS if TRIALS >= 100 else 1):
-        folder = tmp_path / str(trial)
-        running = torchrun(folder, *somewhere(rng))
-        said = running.communicate(timeout=HANG)[0]
-        assert running.returncode == 0, said
-        assert (folder / "mark").exists()
-        found = torch.load(folder / "found")
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
-        mine = [
-            p for p in psutil.process_iter(["cmdline"]) if str(folder) in str(p.info["cmdline"])
-        ]
-        assert not mine
