@@ -119,11 +119,11 @@ def test_a_task_that_dies_ends_the_job_at_once(cluster: Slurm, tmp_path: Path) -
 ELASTIC = """
 import os, sys, time, torch, spnb
 from pathlib import Path
-from tests.run import test_faults as faults
+from tests.run import accidents
 
 folder = Path(sys.argv[1])
-accident = faults.Accident("kill", 3, 7, folder / "mark")
-fitted = faults.run(folder / "run", spnb.Layout(sample=-1), accident)
+accident = accidents.Accident("kill", 3, 7, folder / "mark")
+fitted = accidents.run(folder / "run", spnb.Layout(sample=-1), accident)
 if os.environ["RANK"] == "0":
     torch.save(fitted.posterior.state_dict(), folder / "found")
     print("ranks", os.environ["WORLD_SIZE"], "attempt", os.environ["TORCHELASTIC_RESTART_COUNT"])
@@ -132,7 +132,7 @@ if os.environ["RANK"] == "0":
 
 @pytest.mark.service
 def test_a_rank_that_dies_on_one_node_is_started_again(cluster: Slurm, tmp_path: Path) -> None:
-    from tests.run import test_faults as faults
+    from tests.run import accidents
 
     (tmp_path / "train.py").write_text(ELASTIC)
     cluster.env["SPNB_RANKS_PER_NODE"] = "2"
@@ -143,7 +143,7 @@ def test_a_rank_that_dies_on_one_node_is_started_again(cluster: Slurm, tmp_path:
     )  # fmt: skip
     assert "ranks 4 attempt" in said
     (tmp_path / "alone").mkdir()
-    alone = faults.run(tmp_path / "alone", None, None).posterior.state_dict()
+    alone = accidents.run(tmp_path / "alone", None, None).posterior.state_dict()
     for name, value in torch.load(tmp_path / "found").items():
         torch.testing.assert_close(value, alone[name], rtol=0, atol=1e-5)
 

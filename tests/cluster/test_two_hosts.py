@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from spnb.teach import tour
-from tests.run import test_faults as faults
+from tests.run import accidents
 
 ROOT = Path(__file__).parents[2]
 EPOCHS = 2
@@ -115,12 +115,12 @@ def test_two_hosts_give_the_tours_numbers(hosts: Hosts, tmp_path: Path) -> None:
 SCRIPT = """
 import os, sys, torch, spnb
 from pathlib import Path
-from tests.run import test_faults as faults
+from tests.run import accidents
 
 folder = Path(sys.argv[1])
 here = os.environ["SPNB_TEST_HOST"] == "1"
-accident = faults.Accident("hang", int(os.environ["RANK"]) if here else -1, 7, folder / "mark")
-fitted = faults.run(folder / "run", spnb.Layout(sample=-1), accident)
+accident = accidents.Accident("hang", int(os.environ["RANK"]) if here else -1, 7, folder / "mark")
+fitted = accidents.run(folder / "run", spnb.Layout(sample=-1), accident)
 if os.environ["RANK"] == "0":
     torch.save(fitted.posterior.state_dict(), folder / "found")
     print("finished with", os.environ["WORLD_SIZE"], "ranks")
@@ -143,6 +143,6 @@ def test_a_run_goes_on_without_a_host_that_was_lost(hosts: Hosts, tmp_path: Path
     assert left.returncode == 0, said
     assert "finished with 2 ranks" in said
     (tmp_path / "alone").mkdir()
-    alone = faults.run(tmp_path / "alone", None, None).posterior.state_dict()
+    alone = accidents.run(tmp_path / "alone", None, None).posterior.state_dict()
     for name, value in torch.load(tmp_path / "found").items():
         torch.testing.assert_close(value, alone[name], rtol=0, atol=1e-5)
