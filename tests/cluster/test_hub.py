@@ -15,6 +15,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,15 +135,14 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
             yield running
         finally:
             running.ask("DELETE", f"users/{READER}/server")
-            of_the_hub = psutil.Process(server.pid).children(recursive=True)
-            server.terminate()
-            try:
-                server.wait(30)
-            except subprocess.TimeoutExpired:  # a service of its own may linger
-                server.kill()
-                server.wait()
-            for process in psutil.wait_procs(of_the_hub, timeout=30)[1]:
+            hub = psutil.Process(server.pid)
+            everything = [*hub.children(recursive=True), hub]  # a service of its own may linger
+            for process in everything:
+                with suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            for process in psutil.wait_procs(everything, timeout=30)[1]:
                 process.kill()
+            server.wait()
 
 
 @pytest.fixture
