@@ -92,7 +92,7 @@ def test_a_rank_that_hangs_is_named_killed_and_started_again(
     assert same(again.posterior, whole.posterior)
     words = capfd.readouterr().err
     assert "rank 1 hung, " in words and "rank 0 hung" not in words
-    expected = "test_faults.py" if kind == "hang" else "does not answer: it is stopped"
+    expected = "accidents.py" if kind == "hang" else "does not answer: it is stopped"
     assert expected in words
 
 
