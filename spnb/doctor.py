@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from spnb.teach import terminal
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Examine the machine and print what was found.
@@ -15,16 +17,16 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         0 if nothing is in trouble, else 1.
     """
-    from spnb.teach.doctor import examine
-
     parser = argparse.ArgumentParser(prog="python -m spnb.doctor", description=__doc__)
     parser.add_argument("--ranks", type=int, default=2, help="worker processes to try (2)")
     parser.add_argument("--json", action="store_true", help="print it for a machine to read")
     options = parser.parse_args(arguments)
-    if options.ranks < 1:
-        parser.error(f"--ranks {options.ranks} must be at least 1")
-    report = examine(options.ranks)
-    print(report.as_json() if options.json else report)
+    with terminal.ends_in_a_sentence(parser):
+        from spnb.parallel.pool.options import check_size
+        from spnb.teach.doctor import examine
+
+        report = examine(check_size(options.ranks))
+        print(report.as_json() if options.json else report)
     return 0 if report.healthy else 1
 
 

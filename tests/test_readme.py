@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from spnb.teach import datasets
 from tests.browser.explorables import ALONE, ON_WORKERS
 
 ROOT = Path(__file__).parents[1]
@@ -15,19 +17,14 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.pool
-def test_the_code_of_the_readme_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 1
-    images = datasets.digits()
-    names = {
-        "x": images.train_x,
-        "y": images.train_y,
-        "x_new": images.test_x,
-        "x_test": images.test_x,
-        "y_test": images.test_y,
-    }
-    exec(compile(blocks[0], "README.md", "exec"), names)
-    assert names["probabilities"].shape == (len(images.test_x), 10)
+def test_the_code_of_the_readme_runs_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    script = tmp_path / "example.py"
+    script.write_text(block)
+    ran = subprocess.run([sys.executable, script], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    scores = ast.literal_eval(ran.stdout)
+    assert scores["accuracy"] > 0.9 and set(scores) == {"accuracy", "nll", "brier", "ece"}
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

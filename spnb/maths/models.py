@@ -9,6 +9,7 @@ vector ``[D]``, the *point*.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from torch.func import vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spnb.maths import likelihoods, priors
-from spnb.maths.modules import refuse_unsupported
+from spnb.maths.modules import of_rows, padding_rows, refuse_half_precision, refuse_unsupported
 from spnb.maths.stateless import Stateless
 
 
@@ -45,14 +46,17 @@ class BayesianModel(nn.Module):
 
     Args:
         net: the network; maps inputs ``[B, ...]`` to outputs ``[B, ...]``, each row by itself.
+            Parameters with ``requires_grad=False`` are frozen: they keep their values and get no
+            prior. The row ``padding_idx`` of an embedding keeps its value as well.
         prior: a pyro distribution for all parameters (a scalar one is expanded), or a function
             ``(name, parameter) -> distribution | None``; None leaves a parameter deterministic.
         likelihood: ``"categorical"``, ``"normal"`` (learned noise), ``"heteroscedastic"``, an
             object of `spnb.likelihoods`, or a function from predictions to a pyro distribution.
 
     Raises:
-        ValueError: the net has no parameters, holds a layer whose rows or samples are not
-            independent (BatchNorm, Dropout), or a prior does not fit its parameter.
+        ValueError: the net has no parameters to train, or in half precision; it holds a layer
+            whose rows or samples are not independent (BatchNorm, Dropout); or a prior does not fit
+            its parameter.
     """
 
     def __init__(
@@ -65,6 +69,9 @@ class BayesianModel(nn.Module):
         refuse_unsupported(net)
         self.net = net
         self._stateless = Stateless(net)
+        self._padding = padding_rows(net)
+        #: whether samples are evaluated one after the other, since `torch.vmap` cannot take the net
+        self.one_by_one = False
         first = next(net.parameters())
         self.likelihood = likelihoods.named(likelihood).to(first)
         self._of_likelihood = [name for name, _ in self.likelihood.named_parameters()]
@@ -77,9 +84,20 @@ class BayesianModel(nn.Module):
                 "give at least one of them a distribution."
             )
 
+    def refuse_changes(self) -> None:
+        """Refuse a net that is no longer the one that the model was made of.
+
+        Raises:
+            ValueError: it has other layers, other frozen parameters, or half precision.
+        """
+        refuse_half_precision(next(self.net.parameters()).dtype)
+        self._stateless.refuse_changes()
+
     def _resolve_sites(self, prior: priors.Prior) -> Iterator[Site]:
-        for name, parameter in self.net.named_parameters():
-            yield Site(name, parameter.shape, priors.resolve(prior, name, parameter))
+        with priors.of_net(self.net):
+            trained = [(n, p) for n, p in self.net.named_parameters() if p.requires_grad]
+            for name, parameter in trained:
+                yield Site(name, parameter.shape, priors.resolve(prior, name, parameter))
         for name, parameter in self.likelihood.named_parameters():
             own = self.likelihood.priors.get(name)
             resolved = None if own is None else priors.resolve(own, name, parameter)
@@ -87,6 +105,7 @@ class BayesianModel(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> BayesianModel:
         """Take the priors along when the module moves to another device or precision."""
+        refuse_half_precision(fn(next(self.net.parameters()).new_empty(0)).dtype)
         super()._apply(fn, recurse)
         like = next(self.net.parameters())
         self.sites = tuple(
@@ -150,17 +169,35 @@ class BayesianModel(nn.Module):
             own_views: whether each sample has its own view of the inputs (augmentation).
 
         Returns:
-            ``[C, B, ...]``. One sample is evaluated plainly, several at once by `torch.vmap`.
+            ``[C, B, ...]``. One sample is evaluated plainly, several at once by `torch.vmap`;
+            nets that this cannot take are evaluated sample by sample, with a warning.
         """
-        if len(weights) == 1:
-            values = self.unflatten(weights.squeeze(0), self.drawn)
-            return self.predict_one(values, point, x[0] if own_views else x).unsqueeze(0)
 
         def one(weights: Tensor, x: Tensor) -> Tensor:
             return self.predict_one(self.unflatten(weights, self.drawn), point, x)
 
-        with plain_attention():
-            return vmap(one, in_dims=(0, 0 if own_views else None))(weights, x)
+        if len(weights) != 1 and not self.one_by_one:
+            try:
+                with plain_attention():
+                    return vmap(one, in_dims=(0, 0 if own_views else None))(weights, x)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # the input may be wrong instead: then the next lines raise as well
+                pass
+        views = x if own_views else [x] * len(weights)
+        found = torch.stack([one(own, view) for own, view in zip(weights, views, strict=True)])
+        if len(weights) > 1 and not self.one_by_one:
+            self.evaluate_one_by_one()
+        return found
+
+    def evaluate_one_by_one(self) -> None:
+        """Do without `torch.vmap` from now on, and say so."""
+        self.one_by_one = True
+        warnings.warn(
+            f"torch.vmap cannot evaluate several samples of this {type(self.net).__name__} at "
+            "once: they are evaluated one after the other.",
+            stacklevel=3,
+        )
 
     def predict_one(self, values: dict[str, Tensor], point: Tensor, x: Tensor) -> Tensor:
         """Predictions ``[B, ...]`` of one sample.
@@ -174,7 +211,9 @@ class BayesianModel(nn.Module):
             return predict(x)
 
     @contextmanager
-    def at(self, values: dict[str, Tensor], point: Tensor) -> Iterator[Callable[[Tensor], Tensor]]:
+    def at(
+        self, values: dict[str, Tensor], point: Tensor | None = None
+    ) -> Iterator[Callable[[Tensor], Tensor]]:
         """Predictions of one sample as a function of the inputs, within a ``with`` block.
 
         It reads the given tensors themselves: write another sample into them, and the function
@@ -182,18 +221,44 @@ class BayesianModel(nn.Module):
 
         Args:
             values: a tensor for each parameter that has a prior.
-            point: ``[D]``, the deterministic parameters.
+            point: ``[D]``, the deterministic parameters; None: they are among the values.
         """
-        if self._deterministic:
+        if point is not None and self._deterministic:
             values = values | self.unflatten(point, self._deterministic)
-        with self._at(values) as predict:
+        held = self._held_padding()
+        with self._stateless.at(values) as net:
+
+            def predict(x: Tensor) -> Tensor:
+                if not held:
+                    return self._attach(of_rows(net(x), len(x)), values)
+                # At each call: a sample may have been written into the same tensors since.
+                padded = self._padded(values, held)
+                with self._stateless.at(padded):
+                    return self._attach(of_rows(net(x), len(x)), padded)
+
             yield predict
 
-    @contextmanager
-    def _at(self, values: dict[str, Tensor]) -> Iterator[Callable[[Tensor], Tensor]]:
+    def predict_held(self, x: Tensor) -> Tensor:
+        """Predictions ``[B, ...]`` with the values that net and likelihood hold themselves."""
+        outputs = of_rows(self.net(x), len(x))
+        return self.likelihood.attach(outputs, dict(self.likelihood.named_parameters()))
+
+    def with_padding(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Values of parameters in which embeddings have the rows for padding that the net holds."""
+        return self._padded(values, self._held_padding())
+
+    def _attach(self, outputs: Tensor, values: dict[str, Tensor]) -> Tensor:
         own = {name: values[f"likelihood.{name}"] for name in self._of_likelihood}
-        with self._stateless.at(values) as net:
-            yield lambda x: self.likelihood.attach(net(x), own)
+        return self.likelihood.attach(outputs, own)
+
+    def _held_padding(self) -> dict[str, Tensor]:
+        return {name: self.initial(name).detach() for name in self._padding}
+
+    def _padded(self, values: dict[str, Tensor], held: dict[str, Tensor]) -> dict[str, Tensor]:
+        return values | {
+            name: torch.where(self._padding[name].to(own.device), own, values[name])
+            for name, own in held.items()
+        }
 
     # -- the Pyro model -----------------------------------------------------------------------
 
@@ -214,8 +279,14 @@ class BayesianModel(nn.Module):
             else pyro.param(site.name, self.initial(site.name))
             for site in self.sites
         }
-        with self._at(values) as predict:
-            distribution = self.likelihood(predict(x))
+        with self.at(values) as predict:
+            predictions = predict(x)
+        distribution = self.likelihood(predictions)
+        if y is not None:
+            self.likelihood.require_distribution("The Pyro model")
+            distribution, y, observed = self.likelihood.match(predictions, y, leading=0)
+            if observed is not None:
+                distribution = distribution.mask(likelihoods.whole_events(observed, distribution))
         within = len(distribution.batch_shape) - 1
         rows = torch.arange(len(x), device=x.device)
         with pyro.plate("data", num_data or len(x), subsample=rows):

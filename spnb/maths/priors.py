@@ -2,7 +2,8 @@
 
 A prior is a `pyro.distributions` object for all parameters, or a function
 ``(name, parameter) -> distribution | None``, where None leaves the parameter
-deterministic: a single value, learned as in a plain network.
+deterministic: a single value, learned as in a plain network. A function that wants to know the
+layer finds it by name, ``net.get_submodule(name.rpartition(".")[0])``.
 
 Two rules are ready made: `fan_in`, which keeps the size of the signal from layer to layer
 (Neal, *Bayesian Learning for Neural Networks*, 1996, chapter 2), and `scale_mixture`, the
@@ -12,7 +13,10 @@ spike-and-slab-like mixture of two normals of Blundell et al. (arXiv 1505.05424,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 
 import pyro.distributions as dist
 import torch
@@ -20,35 +24,104 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin as Dist
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from spnb.maths import layers
+
 Rule = Callable[[str, Tensor], Distribution | None]
 Prior = Distribution | Rule
+
+
+_PLACES: ContextVar[dict[int, list[layers.Place]]] = ContextVar("places", default={})  # noqa: B039
+"""Where the parameters of the net stand whose priors are being found, by their identity."""
+
+
+@contextmanager
+def of_net(net: nn.Module) -> Iterator[None]:
+    """Within the block, rules such as `fan_in` know in which layers of a net parameters stand."""
+    found: dict[int, list[layers.Place]] = {}
+    for _, parameter, place in layers.places(net):
+        found.setdefault(id(parameter), []).append(place)
+    token = _PLACES.set(found)
+    try:
+        yield
+    finally:
+        _PLACES.reset(token)
 
 
 def fan_in(gain: float = 1.0) -> Rule:
     """Normal priors whose scale shrinks with the number of inputs of each unit.
 
-    A weight of two or more dimensions gets ``Normal(0, gain / sqrt(fan_in))``, so that the sum
-    over a unit's inputs has variance ``gain**2`` whatever the width. A bias gets
-    ``Normal(0, gain)``. A one-dimensional parameter called ``weight`` is the gain of a
-    normalisation layer and gets ``Normal(1, gain)``.
+    A weight that takes part in a sum over n inputs gets ``Normal(0, gain / sqrt(n))``, so that the
+    sum has variance ``gain**2`` whatever the width, for inputs of unit variance. What n is depends
+    on the layer:
+
+    ============================================== ============================================
+    parameter                                      n inputs, and the mean if it is not 0
+    ============================================== ============================================
+    weight of `Linear`                             its inputs
+    weight of `Bilinear`                           products of its two inputs
+    weight of a convolution                        channels of a group × size of the filter
+    weight of a transposed convolution             channels of a group × size of the filter over
+                                                   the stride, the mean over its outputs
+    ``in_proj``, ``q/k/v_proj`` of attention       the dimension of queries, keys, values
+    weights of `RNN`, `LSTM`, `GRU`                inputs and state together
+    weight of `Embedding`, `EmbeddingBag`          1: it is looked up
+    biases, ``bias_k`` and ``bias_v``              1
+    weight of a normalisation layer                1, around 1
+    slopes of `PReLU`                              1, around their initial value
+    under `parametrizations.weight_norm`           1 for the lengths; directions as the weight
+    tied weights                                   the larger of the two
+    of other modules, by name: ``*weight``         all dimensions but the first; around 1 if
+                                                   there is but one
+    ``*bias*``, ``*pos*``, ``*embed*``,            1: tables of positions or relative biases,
+    ``*token*``, ``*table*``, ``*scale*``,         class tokens, layer scales
+    ``*gamma*``, ``*beta*``, ``*shift*``
+    ============================================== ============================================
+
+    What is in no line of the table is refused; give its prior by a rule of your own, which calls
+    this one for everything else.
 
     Args:
         gain: standard deviation of a unit's sum for inputs of unit variance, > 0.
 
     Returns:
-        A rule to pass as ``prior`` to `spnb.BayesianModel`.
+        A rule to pass as ``prior`` to `spnb.BayesianModel`. Called by itself, without a model, it
+        knows no layers and takes each parameter of two or more dimensions as a weight.
+
+    Raises:
+        ValueError: by the rule, for a parameter of which it is not known how it is used.
     """
     if not gain > 0:
         raise ValueError(f"gain={gain} must be positive.")
 
-    def rule(name: str, parameter: Tensor) -> Distribution:
-        if parameter.dim() >= 2:
-            inputs = parameter[0].numel()
-            return dist.Normal(0.0, gain / math.sqrt(inputs))
-        is_norm_gain = parameter.dim() == 1 and name.rpartition(".")[2] == "weight"
-        return dist.Normal(1.0 if is_norm_gain else 0.0, gain)
+    return _FanIn(gain)
 
-    return rule
+
+@dataclass(frozen=True)
+class _FanIn:
+    """The rule of `fan_in`: a class, so that it can be sent to other processes."""
+
+    gain: float
+
+    def __call__(self, name: str, parameter: Tensor) -> Distribution:
+        shape = tuple(parameter.shape)
+        places = _PLACES.get().get(id(parameter))
+        if places is None:
+            sums = [layers.by_name("weight" if len(shape) > 1 else name, shape)]
+        else:
+            sums = [layers.sum_of(place, shape) for place in places]
+        known = [found for found in sums if found is not None]
+        if len(known) < len(sums):
+            raise ValueError(_unknown(name, shape, (places or [])[sums.index(None)].layer))
+        narrowest = max(known, key=lambda found: found.inputs)
+        return dist.Normal(float(narrowest.centre), self.gain / math.sqrt(narrowest.inputs))
+
+
+def _unknown(name: str, shape: tuple[int, ...], layer: nn.Module) -> str:
+    return (
+        f"fan_in does not know how many inputs meet '{name}', {shape}, in a {type(layer).__name__}:"
+        f" give its prior by a rule such as lambda name, p: Normal(0, 0.1) if name == '{name}' "
+        "else fan_in(name, p), with fan_in = spnb.priors.fan_in()."
+    )
 
 
 def scale_mixture(weight: float = 0.5, wide: float = 1.0, narrow: float = 0.0025) -> Prior:

@@ -69,7 +69,8 @@ def choose(local_rank: int, local_world_size: int) -> tuple[torch.device, str]:
         return torch.device("cuda", local_rank), "nccl"
     few = f"{local_world_size} ranks need {local_world_size} GPUs, but {gpus} can be seen"
     if wanted == "cuda":
-        raise RuntimeError(f"{few}: use at most {gpus} ranks, or {DEVICE_VARIABLE}=cpu.")
+        fewer = f"at most {gpus} ranks, or " if gpus else ""
+        raise RuntimeError(f"{few}: use {fewer}{DEVICE_VARIABLE}=cpu.")
     if gpus and local_rank == 0:
         warnings.warn(
             f"{few}, so all ranks compute on the CPU: with {gpus} "

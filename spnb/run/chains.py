@@ -16,10 +16,11 @@ from spnb.maths.posteriors import Draws, Point
 from spnb.maths.posteriors.members import starts
 from spnb.maths.potential import potential
 from spnb.parallel import progress
+from spnb.parallel.arguments import whole
 from spnb.parallel.collectives import Communicator
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout
-from spnb.run import inputs
+from spnb.run import checks, inputs
 from spnb.run.place import placed
 
 
@@ -77,9 +78,9 @@ def nuts(
         ValueError: bad numbers, shapes or data, more ranks than chains, or a parameter without a
             prior.
     """
-    inputs.positive(
-        num_chains=num_chains, num_samples=num_samples, warmup=warmup, max_tree_depth=max_tree_depth
-    )
+    num_chains, num_samples = whole("num_chains", num_chains), whole("num_samples", num_samples)
+    warmup, max_tree_depth = whole("warmup", warmup), whole("max_tree_depth", max_tree_depth)
+    seed = whole("seed", seed, None)
     if num_samples < 4:
         raise ValueError(f"num_samples={num_samples} must be at least 4, to compare halves.")
     if not isinstance(model, BayesianModel):
@@ -91,7 +92,9 @@ def nuts(
         )
     point = placed(Point(model))
     x, y = inputs.data_set(point, data)
-    inputs.probe(point, x, y)
+    _, y = inputs.probe(point, x, y)
+    like = next(point.parameters())
+    checks.net(point, inputs.few_rows(x).to(like.device), within=False)
     comm = Communicator.join(layout)
     if comm.size > num_chains:
         raise ValueError(

@@ -7,6 +7,7 @@ seed and the step, so nothing else is needed to go on along the same path.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import tempfile
@@ -25,7 +26,7 @@ BEST = "best.safetensors"
 """The name of the one with the best score."""
 
 LARGER_IS_BETTER = ("accuracy",)
-SMALLER_IS_BETTER = ("nll", "brier", "ece", "rmse", "energy_score", "crps")
+SMALLER_IS_BETTER = ("nll", "brier", "ece", "rmse", "energy_score", "ensemble_energy_score", "crps")
 """Scores of validation data by which a best checkpoint can be chosen."""
 
 _NAME = re.compile(r"step-(\d{8,})\.safetensors")
@@ -36,12 +37,13 @@ class Checkpoints:
     """Where a run's checkpoints go, how often, and which are kept.
 
     Args:
-        folder: of this run alone; made if it is not there.
+        folder: of this run alone, which keeps others out while it lasts; made if it is not there.
         every: steps from one to the next; None: one after each epoch. There is always one after
             the last step.
         keep: how many are kept, at least 1; 2 leave one in case the last is damaged.
         best: a score of the validation data, such as ``"nll"``: the checkpoint after the epoch
-            with the smallest (of accuracy: the largest) is kept besides, as ``best.safetensors``.
+            with the smallest (of accuracy: the largest) is kept besides, as ``best.safetensors``,
+            and `spnb.fit` returns what it holds as ``fitted.best``.
 
     Raises:
         TypeError: something is of the wrong kind.
@@ -87,6 +89,17 @@ class Checkpoints:
         """The file of a step."""
         return self.path / f"step-{step:08d}.safetensors"
 
+    def holds(self) -> str:
+        """What there is in the folder of an earlier run, in words; nothing if there is nothing."""
+        if steps := self.steps():
+            return f"a checkpoint of step {steps[0]}"
+        return f"'{BEST}'" if self.best_file.exists() else ""
+
+    @property
+    def best_file(self) -> Path:
+        """The file of the best one."""
+        return self.path / BEST
+
     def due(self, step: int, ends_epoch: bool, total: int) -> bool:
         """Whether a checkpoint is to be written after a step."""
         if step == total:
@@ -107,7 +120,6 @@ class Checkpoints:
             raise OSError(
                 f"'{self.path}' cannot hold checkpoints: {error.strerror}. Give another folder."
             ) from error
-        files.tidy(self.path)
 
     def write(
         self, step: int, tensors: dict[str, Tensor], about: dict[str, str], is_best: bool
@@ -117,17 +129,27 @@ class Checkpoints:
         Raises:
             OSError: it cannot be written; those before it are as they were.
         """
-        about = {"format": FORMAT, "version": VERSION, **about}
+        self._write(self.file(step), tensors, about)
+        if is_best:
+            self.write_best(tensors, about)
+        for old in self.steps()[self.keep :]:
+            self.file(old).unlink(missing_ok=True)
+
+    def write_best(self, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
+        """Write the best checkpoint so far, in place of the one before.
+
+        Raises:
+            OSError: it cannot be written; the one before it is as it was.
+        """
+        self._write(self.best_file, tensors, {**about, "best": str(self.best)})
+
+    def _write(self, path: Path, tensors: dict[str, Tensor], about: dict[str, str]) -> None:
         try:
-            files.write(self.file(step), tensors, about)
-            if is_best:
-                files.write(self.path / BEST, tensors, about)
+            files.write(path, tensors, {"format": FORMAT, "version": VERSION, **about})
         except OSError as error:
             steps = self.steps()
             left = f"The last checkpoint is of step {steps[0]}" if steps else "There is none yet"
             raise OSError(f"{error} {left}: make room, then go on with resume=True.") from error
-        for old in self.steps()[self.keep :]:
-            self.file(old).unlink(missing_ok=True)
 
     def load_last(self) -> tuple[Path, dict[str, Tensor], dict[str, str]] | None:
         """The last checkpoint that is whole; None if there is none. It warns of damaged ones."""
@@ -137,6 +159,13 @@ class Checkpoints:
             except files.DamagedFile as error:
                 warnings.warn(f"{error} Going back to the one before.", stacklevel=2)
         return None
+
+
+def better(name: str, score: float, than: float | None) -> bool:
+    """Whether a score is better than another one; any is better than none, a number than NaN."""
+    if than is None or math.isnan(than):
+        return than is None or not math.isnan(score)
+    return score > than if name in LARGER_IS_BETTER else score < than
 
 
 def load(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

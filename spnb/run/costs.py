@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from spnb.maths.models import BayesianModel, plain_attention
 from spnb.maths.posteriors import Posterior
-from spnb.run import inputs
 from spnb.run.footprint import Footprint, footprint, line, two_sizes
+from spnb.run.job import check_numbers, first_rows
 from spnb.run.machine import Machine
+from spnb.run.passes import computes, look
 
 MEASURE_SECONDS = 0.4
 """How long passes of each size are repeated for."""
@@ -51,36 +53,61 @@ def measure(posterior: Posterior, data: Sequence[Any], batch_size: int) -> Costs
         posterior: the posterior; it computes where it lies.
         data: inputs ``[N, ...]`` and targets ``[N, ...]``.
         batch_size: B.
+
+    Raises:
+        TypeError: something is of the wrong kind.
+        ValueError: bad numbers, shapes or data, or none.
     """
-    x, y = inputs.data_set(posterior, data)
-    x, y = x[:batch_size], y[:batch_size]
+    x, y = first_rows(posterior, data, batch_size)
+    check_numbers(posterior, x, y)
     place = next(posterior.parameters()).device
     x, y = x.to(place), y.to(place)
     sizes = two_sizes(len(x))
-    seconds = _times(posterior, x, y, sizes)
-    return _costs(posterior, x, y, sizes, seconds, "measured")
+    return _costs(posterior, x, y, line(sizes, _times(posterior, x, y, sizes)), "measured")
 
 
 def count(posterior: Posterior, data: Sequence[Any], batch_size: int, machine: Machine) -> Costs:
-    """Count operations instead, for a machine that is not here; nothing is computed.
+    """Count operations instead, for a machine that is not here; nothing is timed.
 
-    A pass takes ``operations * launch + floating-point operations / flops``.
+    A pass takes ``operations * launch + floating-point operations / flops``. A recurrent layer is
+    counted step by step; where a machine has one operation for it, that is the slower way.
 
     Args:
         posterior: the posterior; it may lie on the meta device, where it takes no memory.
-        data: inputs ``[N, ...]`` and targets ``[N, ...]``, of which only the shape counts.
+        data: inputs ``[N, ...]`` and targets ``[N, ...]``. On the meta device their shapes alone
+            count, as long as what the network does does not depend on numbers.
         batch_size: B.
         machine: the constants.
+
+    Raises:
+        TypeError: something is of the wrong kind.
+        ValueError: bad numbers, shapes or data, or none where the network needs them.
     """
-    x, y = torch.as_tensor(data[0])[:batch_size], torch.as_tensor(data[1])[:batch_size]
-    posterior, x, y = copy.deepcopy(posterior).to("meta"), x.to("meta"), y.to("meta")
-    sizes = two_sizes(len(x))
-    seconds = []
-    for rows in sizes:
-        with FlopCounterMode(display=False) as flops, _Operations() as operations:
-            _run(posterior, x[:rows], y[:rows])
-        seconds.append(operations.number * machine.launch + flops.get_total_flops() / machine.flops)
-    return _costs(posterior, x, y, sizes, seconds, "counted")
+    x, y = first_rows(posterior, data, batch_size)
+
+    def see(model: BayesianModel, point: Tensor, x: Tensor, y: Tensor) -> tuple[float, float]:
+        sizes, seconds = two_sizes(len(x)), []
+        for rows in sizes:
+            with FlopCounterMode(display=False) as flops, _Operations() as operations:
+                _run(model, point, x[:rows], y[:rows])
+            launches = operations.number * machine.launch
+            seconds.append(launches + flops.get_total_flops() / machine.flops)
+        return line(sizes, seconds)
+
+    with _in_plain_steps(), plain_attention():
+        passes = look(posterior, x, y, see, torch.device("cpu"))
+    return _costs(posterior, x, y, passes, "counted")
+
+
+@contextmanager
+def _in_plain_steps() -> Iterator[None]:
+    """Recurrent layers in operations that any device has; the counter knows their products."""
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
 
 
 class _Operations(TorchDispatchMode):
@@ -91,19 +118,17 @@ class _Operations(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
     ) -> Any:
-        self.number += not func.is_view
+        self.number += computes(func)
         return func(*args, **(kwargs or {}))
 
 
-def _run(posterior: Posterior, x: Tensor, y: Tensor) -> Tensor:
-    """One pass of the network at the posterior's own starting weights."""
-    model = posterior.model
-    weights = model.flatten(model.drawn).to(x.device)
+def _run(model: BayesianModel, point: Tensor, x: Tensor, y: Tensor) -> None:
+    """One pass of the network at the values that it holds."""
+    weights = model.flatten(model.drawn)
     values = {n: v.requires_grad_() for n, v in model.unflatten(weights, model.drawn).items()}
-    predictions = model.predict_one(values, posterior.point.detach(), x).unsqueeze(0)
+    predictions = model.predict_one(values, point, x).unsqueeze(0)
     loss = model.likelihood.total_nll(predictions, y)
     torch.autograd.backward(loss, inputs=list(values.values()))
-    return predictions
 
 
 def seconds_of_passes(posterior: Posterior, x: Tensor, y: Tensor, number: int) -> float:
@@ -115,9 +140,10 @@ def seconds_of_passes(posterior: Posterior, x: Tensor, y: Tensor, number: int) -
         y: targets ``[B, ...]``.
         number: how many passes.
     """
+    point = posterior.point.detach()
     start = time.perf_counter()
     for _ in range(number):
-        _run(posterior, x, y)
+        _run(posterior.model, point, x, y)
     if x.is_cuda:
         torch.cuda.synchronize(x.device)
     return time.perf_counter() - start
@@ -127,7 +153,7 @@ def _times(posterior: Posterior, x: Tensor, y: Tensor, sizes: Sequence[int]) -> 
     """Median seconds of a pass for each number of rows, measured in turns."""
     times: dict[int, list[float]] = {rows: [] for rows in sizes}
     for rows in sizes:
-        _run(posterior, x[:rows], y[:rows])
+        seconds_of_passes(posterior, x[:rows], y[:rows], 1)
     begin = time.perf_counter()
     while time.perf_counter() - begin < MEASURE_SECONDS * len(sizes) or len(times[sizes[0]]) < 5:
         for rows in sizes:
@@ -139,11 +165,10 @@ def _costs(
     posterior: Posterior,
     x: Tensor,
     y: Tensor,
-    sizes: Sequence[int],
-    seconds: Sequence[float],
+    passes: tuple[float, float],
     origin: Literal["measured", "counted"],
 ) -> Costs:
-    fixed, per_row = line(sizes, seconds)
+    fixed, per_row = passes
     found = asdict(footprint(posterior, x, y))
     return Costs(
         **found,

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -37,20 +38,20 @@ def write(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, str]) -
     """
     flat = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     words = {**about, "digest": _digest(flat, about)}
-    aside = path.with_name(f".{path.name}.{os.getpid()}")  # a folder: the library has its own way
-    part = aside / path.name
     try:
-        aside.mkdir()
-        save_file(flat, part, words)
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        # A folder: the library has its own way. Of this call alone, also on a shared file system.
+        with tempfile.TemporaryDirectory(
+            prefix=f".{path.name}.", dir=path.parent, ignore_cleanup_errors=True
+        ) as aside:
+            part = Path(aside) / path.name
+            save_file(flat, part, words)
+            with open(part, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
         _fsync_folder(path.parent)
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OSError(f"'{path}' cannot be written: {reason}.") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def tidy(folder: Path) -> None:
@@ -59,13 +60,16 @@ def tidy(folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def read(path: Path, kind: str, version: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read(
+    path: Path, kind: str, version: str, *others: tuple[str, str]
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read a file, and see that it is what was written. Nothing in it is executed.
 
     Args:
         path: of the file.
         kind: its ``format``.
         version: its ``version``.
+        *others: pairs of the same, which will do as well.
 
     Returns:
         The tensors, on the CPU, and the words.
@@ -86,10 +90,12 @@ def read(path: Path, kind: str, version: str) -> tuple[dict[str, Tensor], dict[s
         raise
     except Exception as error:  # a damaged header can say anything
         raise DamagedFile(f"'{path}' is no whole safetensors file: {error}.") from None
-    if about.get("format") != kind or about.get("version") != version:
+    known = ((kind, version), *others)
+    if (about.get("format"), about.get("version")) not in known:
+        reads = " or ".join(f"{kind!r}, version {version}" for kind, version in known)
         raise DamagedFile(
             f"'{path}' is {about.get('format', 'something else')!r}, version "
-            f"{about.get('version', 'none')}; this reads {kind!r}, version {version}."
+            f"{about.get('version', 'none')}; this reads {reads}."
         )
     if about.pop("digest", None) != _digest(tensors, about):
         raise DamagedFile(

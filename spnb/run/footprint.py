@@ -1,26 +1,20 @@
-"""What memory one pass of a network takes, counted on tensors without content.
-
-The pass is run with torch's fake tensors: they have shapes, devices and storages but no numbers,
-so a network of any size is counted on any machine, operation by operation, as it would allocate.
-"""
+"""What memory one pass of a network takes, counted operation by operation, as it would allocate."""
 
 from __future__ import annotations
 
-import copy
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import Posterior
+from spnb.run.passes import computes, look
 
 
 @dataclass(frozen=True)
@@ -66,28 +60,34 @@ def footprint(posterior: Posterior, x: Tensor, y: Tensor) -> Footprint:
 
     Args:
         posterior: the posterior; it may lie on the meta device and counts as on a CPU then.
-        x: inputs ``[B, ...]``, of which only the shape counts.
+        x: inputs ``[B, ...]``, of which only the shape counts, as long as what the network does
+            does not depend on numbers.
         y: targets ``[B, ...]``, likewise.
+
+    Raises:
+        ValueError: what the network does depends on numbers, and there are none.
     """
-    sizes = two_sizes(len(x))
-    passes = [one_pass(posterior, x[:rows], y[:rows]) for rows in sizes]
-    kept, peak = (line(sizes, values) for values in zip(*passes, strict=True))
-    model = copy.deepcopy(posterior.model).to("meta")
-    with torch.no_grad():
-        weights = model.flatten(model.drawn).unsqueeze(0)
-        point = model.flatten(model.deterministic)
-        prediction = model.predict(weights, point, x[:1].to("meta"))
-    row = x[:1].nbytes + y[:1].nbytes
-    return Footprint(
-        weights.numel(),
-        point.numel(),
-        weights.element_size(),
-        prediction.numel(),
-        row,
-        *kept,
-        *peak,
-        at_once=two_at_once(posterior, x, y) / (2 * passes[-1][0]),
+
+    def see(model: BayesianModel, point: Tensor, x: Tensor, y: Tensor) -> tuple[float, ...]:
+        sizes = two_sizes(len(x))
+        passes = [one_pass(model, point, x[:rows], y[:rows]) for rows in sizes]
+        kept, peak, predicted = zip(*passes, strict=True)
+        try:
+            at_once = two_at_once(model, point, x, y) / (2 * kept[-1])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:  # torch.vmap cannot take the network: one by one they keep as much
+            at_once = 1.0
+        return predicted[0] // sizes[0], *line(sizes, kept), *line(sizes, peak), at_once
+
+    prediction, *found = look(posterior, x, y, see)
+    drawn, deterministic = (
+        sum(site.size for site in sites)
+        for sites in (posterior.model.drawn, posterior.model.deterministic)
     )
+    itemsize = next(posterior.model.net.parameters()).element_size()
+    row = x[:1].nbytes + y[:1].nbytes
+    return Footprint(drawn, deterministic, itemsize, int(prediction), row, *found)
 
 
 def two_sizes(rows: int) -> tuple[int, ...]:
@@ -104,63 +104,41 @@ def line(sizes: Sequence[int], values: Sequence[float]) -> tuple[float, float]:
     return max(0.0, values[1] - slope * sizes[1]), slope
 
 
-def one_pass(posterior: Posterior, x: Tensor, y: Tensor) -> tuple[float, float]:
+def one_pass(model: BayesianModel, point: Tensor, x: Tensor, y: Tensor) -> tuple[int, int, int]:
     """Bytes that a forward and backward pass of one sample takes, its weights aside.
 
     Args:
-        posterior: as for `footprint`.
+        model: the model, where it computes.
+        point: its deterministic parameters ``[D]``.
         x: inputs ``[B, ...]``.
         y: targets ``[B, ...]``.
 
     Returns:
-        What is held when the forward pass is over, and the most at any time.
+        What is held when the forward pass is over, the most at any time, and how many numbers
+        were predicted.
     """
-    with _without_content(posterior, x, y) as (model, x, y, point):
-        weights, gradient = (_weights(model) for _ in range(2))
-        values = model.unflatten(weights, model.drawn)
-        for name, grad in model.unflatten(gradient, model.drawn).items():
-            values[name].requires_grad_()
-            values[name].grad = grad  # as in training, where autograd adds to it
-        with Held() as held, model.at(values, point) as predict:
-            loss = model.likelihood.total_nll(predict(x).unsqueeze(0), y)
-            kept = held.now
-            loss.backward()
-    return float(kept), float(held.most)
+    weights = model.flatten(model.drawn)
+    values = model.unflatten(weights, model.drawn)
+    for name, gradient in model.unflatten(torch.zeros_like(weights), model.drawn).items():
+        values[name].requires_grad_()
+        values[name].grad = gradient  # as in training, where autograd adds to it
+    with Held() as held, model.at(values, point) as predict:
+        predictions = predict(x).unsqueeze(0)
+        loss, predicted = model.likelihood.total_nll(predictions, y), predictions.numel()
+        del predictions
+        kept = held.now
+        loss.backward()
+    return kept, held.most, predicted
 
 
-def two_at_once(posterior: Posterior, x: Tensor, y: Tensor) -> float:
+def two_at_once(model: BayesianModel, point: Tensor, x: Tensor, y: Tensor) -> int:
     """Bytes held when the forward pass of two samples at once is over, their weights aside."""
-    with _without_content(posterior, x, y) as (model, x, y, point):
-        weights = torch.stack([_weights(model), _weights(model)]).requires_grad_()
-        with Held() as held:
-            loss = model.likelihood.total_nll(model.predict(weights, point, x), y)
-            kept = held.now
-        del loss
-    return float(kept)
-
-
-@contextmanager
-def _without_content(
-    posterior: Posterior, *tensors: Tensor
-) -> Iterator[tuple[BayesianModel, Tensor, Tensor, Tensor]]:
-    """The model, the tensors and the point as fake tensors where the posterior computes."""
-    place = next(posterior.parameters()).device
-    place = torch.device("cpu") if place.type == "meta" else place
-    model = copy.deepcopy(posterior.model)
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        model.net.to_empty(device=place)
-        model.likelihood.to_empty(device=place)
-        x, y, point = (
-            torch.empty(like.shape, dtype=like.dtype, device=place)
-            for like in (*tensors, posterior.point)
-        )
-        yield model, x, y, point
-
-
-def _weights(model: BayesianModel) -> Tensor:
-    """Weights of one sample, ``[P]``."""
-    size = sum(site.size for site in model.drawn)
-    return next(model.net.parameters()).new_empty(size, requires_grad=False)
+    weights = model.flatten(model.drawn).expand(2, -1).clone().requires_grad_()
+    with Held() as held:
+        loss = model.likelihood.total_nll(model.predict(weights, point, x), y)
+        kept = held.now
+    del loss
+    return kept
 
 
 class Held(TorchDispatchMode):
@@ -180,7 +158,7 @@ class Held(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: Any | None = None
     ) -> Any:
         """Run an operation, and see what it made."""
-        if func is torch.ops.prim.device.default or func.is_view:  # most calls; they make nothing
+        if not computes(func):  # most calls; they make nothing
             return func(*args, **(kwargs or {}))
         before = {_identity(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         made = func(*args, **(kwargs or {}))

@@ -7,6 +7,8 @@ not finite is known to all of them without a further message.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -66,6 +68,7 @@ class GradientBuffer:
         tile: Tile,
         step: int,
         rank: int,
+        explain: Callable[[], str | None],
     ) -> Tensor:
         """Sum the gradient and the losses over all ranks.
 
@@ -76,6 +79,7 @@ class GradientBuffer:
             tile: what this rank evaluated, for the message.
             step: index of the step, for the message.
             rank: this rank among all of the world, for the message.
+            explain: what else than the weights makes this rank's part not finite, if anything.
 
         Returns:
             The losses of all ranks together, ``[2]``.
@@ -86,7 +90,7 @@ class GradientBuffer:
         self._losses.copy_(losses)
         # One pass: a sum is finite only if all its terms are.
         sound = bool(torch.isfinite(self.flat[: self.length + TOLD].sum()))
-        trouble, words = (0, "") if sound else self._report(losses, tile)
+        trouble, words = (0, "") if sound else self._report(losses, tile, explain)
         self._flags[self.told.rank] = trouble
         summing.sum(self.flat)
         if shard is not None:
@@ -97,12 +101,13 @@ class GradientBuffer:
             culprit = int((self._flags == self._flags.max()).nonzero()[0])
             report = self.told.tell(f"rank {rank}: {words}", culprit)
             raise FloatingPointError(
-                f"Step {step}, {report}. A smaller learning_rate, clip_norm=1.0 "
-                "or a smaller init_scale often helps; the posterior handed to fit is unchanged."
+                f"Step {step}, {report}; the posterior handed to fit is unchanged."
             )
         return self._losses
 
-    def _report(self, losses: Tensor, tile: Tile) -> tuple[int, str]:
+    def _report(
+        self, losses: Tensor, tile: Tile, explain: Callable[[], str | None]
+    ) -> tuple[int, str]:
         """What is not finite on this rank: the parameters themselves, the loss, or a gradient.
 
         Returns:
@@ -113,17 +118,19 @@ class GradientBuffer:
             f"samples {tile.samples.start}–{tile.samples.stop - 1}, "
             f"rows {tile.rows.start}–{tile.rows.stop - 1} of the batch"
         )
+        advice = "A smaller learning_rate, clip_norm=1.0 or a smaller init_scale often helps"
         for name, parameter in self.parameters.items():
-            bad = (~torch.isfinite(parameter)).flatten().nonzero()
-            if len(bad):
-                label = self.posterior.label(name, int(bad[0]))
-                return 2, f"{label} is no longer finite"
+            if label := self._first_not_finite(name, parameter):
+                return 2, f"{label} is no longer finite. {advice}"
+        words = f"the loss is {losses[0].item():g} ({where})"
         for name, parameter in self.parameters.items():
             assert parameter.grad is not None
-            bad = (~torch.isfinite(parameter.grad)).flatten().nonzero()
-            if len(bad):
-                label = self.posterior.label(name, int(bad[0]))
+            if label := self._first_not_finite(name, parameter.grad):
                 loss = losses[0].item()
                 words = f"the gradient of {label} is not finite ({where}; its loss {loss:g})"
-                return 1, words
-        return 1, f"the loss is {losses[0].item():g} ({where})"
+                break
+        return 1, f"{words}. {explain() or advice}"
+
+    def _first_not_finite(self, name: str, values: Tensor) -> str | None:
+        bad = (~torch.isfinite(values)).flatten().nonzero()
+        return self.posterior.label(name, int(bad[0])) if len(bad) else None

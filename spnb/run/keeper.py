@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import json
 import os
+import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,19 @@ import torch
 from torch import Tensor
 
 from spnb.maths.posteriors import Posterior
-from spnb.run import checkpoint, files, saved, separate, state
+from spnb.run import checkpoint, decisive, files, lock, separate, state
 from spnb.run.checkpoint import Checkpoints
 from spnb.run.history import History
 from spnb.run.loop import Loop
+from spnb.run.predict import try_scores
 
 Resume = bool | str | os.PathLike[str]
 
 
 class Keeper:
     """Writes checkpoints of a run, if it is to have any, and knows how to go on from one.
+
+    A ``with`` block, at the end of which another run may have the folder.
 
     Args:
         plan: where to, how often; a folder alone; None: no checkpoints.
@@ -47,11 +52,22 @@ class Keeper:
             )
         self.plan, self.loop, self.history, self.per_epoch = plan, loop, history, per_epoch
         self._joined = 0  # steps of the history that tell of all samples
-        self._best: float | None = None
-        self._about: dict[str, str] = {}
+        self._best: float | None = None  # on rank 0
+        self._about: dict[str, str] = {}  # on rank 0
+        self._held = ExitStack()
+
+    def __enter__(self) -> Keeper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
 
     def resume(
-        self, wanted: Resume, data: tuple[Tensor, Tensor], *, scored: bool, **settings: Any
+        self,
+        wanted: Resume,
+        data: tuple[Tensor, Tensor],
+        held_out: tuple[Tensor, Tensor] | None,
+        settings: dict[str, Any],
     ) -> None:
         """Go on where a checkpoint was written; all ranks call it together.
 
@@ -59,23 +75,22 @@ class Keeper:
             wanted: True: the last whole one in the folder, or from the start if there is none;
                 a path: that one; False: from the start.
             data: what is learned from.
-            scored: whether there are validation data.
-            **settings: what else decides about the path of the run, besides its `Work`.
+            held_out: validation data, or None.
+            settings: what else decides about the path of the run, besides its `Work`.
 
         Raises:
             TypeError: `wanted` is neither.
             OSError: there is no such file, or the folder cannot be written to.
-            ValueError: it is damaged or of another run, there are no checkpoints to go on from, or
-                there are some and nothing was said of them.
+            ValueError: it is damaged or of another run, there are no checkpoints to go on from,
+                there are some and nothing was said of them, another run has the folder, or there
+                is no such best.
         """
         if not isinstance(wanted, bool | str | os.PathLike):
             raise TypeError(f"resume={wanted!r} must be True, False or the path of a checkpoint.")
         if self.plan is None and wanted is False:
             return
-        if self.plan and self.plan.best and not scored:
-            raise ValueError(f"best='{self.plan.best}' needs validation data to be judged on.")
-        self._about = saved.describe(self.loop.work.posterior)
-        self._about["settings"] = json.dumps(_decisive(self.loop, data, settings))
+        if self.plan and self.plan.best:
+            _check_best(self.plan.best, self.loop.work.posterior, held_out)
         comm = self.loop.work.communicator
         found: tuple[dict[str, Tensor], dict[str, str]] | None = None
         trouble: Exception | None = None
@@ -83,6 +98,10 @@ class Keeper:
             try:
                 if self.plan:
                     self.plan.prepare()
+                    self._held.enter_context(lock.held(self.plan.path))
+                    files.tidy(self.plan.path)
+                judged_on = held_out if self.plan and self.plan.best else None
+                self._about = decisive.describe(self.loop, data, judged_on, settings)
                 found = self._find(wanted)
             except (OSError, ValueError) as error:
                 trouble = error
@@ -93,20 +112,26 @@ class Keeper:
             return
         state.restore(self.loop, self.history, _Shared(self.loop, found and found[0]), about)
         self._joined = self.loop.done
-        if name := self.plan and self.plan.best:
-            known = [record.scores[name] for record in self.history.epochs if name in record.scores]
-            self._best = self._better_of(known) if known else None
+        if self.plan and self.plan.best and comm.rank == 0:
+            self._best = self._best_so_far(self.plan, self.plan.best)
 
     def after_step(self, total: int, ends_epoch: bool) -> None:
         """Write a checkpoint if one is due; all ranks call it together."""
         plan, loop = self.plan, self.loop
-        if plan is None or not plan.due(loop.done, ends_epoch, total):
+        if plan is None:
+            return
+        due = plan.due(loop.done, ends_epoch, total)
+        is_best = ends_epoch and plan.best is not None and self._is_best(plan.best)
+        if not (due or is_best):
             return
         self.join_history()
         tensors, about = state.capture(loop, self.history)
-        is_best = ends_epoch and self._is_best()
         if loop.work.communicator.rank == 0:
-            plan.write(loop.done, tensors, self._about | about, is_best)
+            about = self._about | about
+            if due:
+                plan.write(loop.done, tensors, about, is_best)
+            else:
+                plan.write_best(tensors, about)
 
     def join_history(self) -> None:
         """Have the record tell of all samples, where each rank knows its own alone."""
@@ -114,18 +139,57 @@ class Keeper:
             separate.join_history(self.history, self.loop.work, self._joined, self.per_epoch)
         self._joined = self.loop.done
 
+    def best(self, last: Posterior) -> Posterior | None:
+        """The best posterior of the run, whole, on every rank; all of them call it together.
+
+        Args:
+            last: the whole posterior after the last step.
+
+        Returns:
+            None if no best one was asked for, or its file was lost meanwhile, of which it warns.
+        """
+        if self.plan is None or self.plan.best is None:
+            return None
+        comm = self.loop.work.communicator
+        found: dict[str, Tensor] | None = None
+        if comm.rank == 0 and self._best is not None:
+            try:
+                found, _ = checkpoint.load(self.plan.best_file)
+            except (OSError, ValueError) as error:  # the run is done, and must not be lost for it
+                warnings.warn(f"{error} There is no fitted.best.", stacklevel=2)
+        if not comm.tell(found is not None, 0):
+            return None
+        tensors, best = _Shared(self.loop, found), copy.deepcopy(last)
+        with torch.no_grad():
+            for name, own in best.state_dict(keep_vars=True).items():
+                own.copy_(tensors[f"posterior/{name}"])
+        return best
+
     def _find(self, wanted: Resume) -> tuple[dict[str, Tensor], dict[str, str]] | None:
         """The checkpoint to go on from, on the rank that reads."""
-        plan = self.plan
+        plan, there = self.plan, self.plan.holds() if self.plan else ""
         if wanted is False:
-            if plan and (steps := plan.steps()):
+            if plan and there:
                 raise ValueError(
-                    f"'{plan.path}' holds a checkpoint of step {steps[0]}: say resume=True to go "
-                    "on from there, or give this run another folder."
+                    f"'{plan.path}' holds {there}: say resume=True to go on from there, or give "
+                    "this run another folder."
                 )
             return None
         if wanted is not True:
-            path, (tensors, about) = Path(wanted), checkpoint.load(wanted)
+            path = Path(wanted)
+            if plan and there and path.resolve().parent != plan.path.resolve():
+                raise ValueError(
+                    f"'{plan.path}' holds {there}, and '{path}' is not from there: give this run "
+                    "another folder."
+                )
+            tensors, about = checkpoint.load(path)
+            if path.name == checkpoint.BEST or "best" in about:
+                raise ValueError(
+                    f"'{path}' is the best checkpoint, from which resume would train on to the "
+                    f"last step: use resume=True for that, spnb.load('{path}', model) for the best "
+                    f"posterior, and spnb.fit(spnb.load('{path}', model), ...) to train it further "
+                    "in a run of its own."
+                )
         elif plan is None:
             raise ValueError(
                 "resume=True needs checkpoints=spnb.Checkpoints(folder), or give resume the path "
@@ -136,60 +200,39 @@ class Keeper:
             if last is None:
                 return None
             path, tensors, about = last
-        self._check(path, about)
+        decisive.check(path, about, self._about, type(self.loop.work.posterior))
         return tensors, about
 
-    def _check(self, path: Path, about: dict[str, str]) -> None:
-        """Refuse a checkpoint of another run.
-
-        Raises:
-            ValueError: says what differs.
-        """
-        own = self._about
+    def _best_so_far(self, plan: Checkpoints, name: str) -> float | None:
+        """The best score of the epochs behind, if its checkpoint is there; it warns if not."""
+        best = None
+        for record in self.history.epochs:
+            if name in record.scores and checkpoint.better(name, record.scores[name], best):
+                best = record.scores[name]
+        if best is None:
+            return None
         try:
-            there = json.loads(about["settings"])
-            method = {name: about[name] for name in ("method", "options")}
-            sites = json.loads(about["sites"])
-        except (KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"'{path}' says nothing that makes sense here: {error!r}.") from None
-        saved.check_sites(path, sites, json.loads(own["sites"]))
-        here = json.loads(own["settings"])
-        here |= {name: own[name] for name in method}
-        if self._may_be_longer(there, here):
-            here["epochs"] = there.get("epochs")
-        differ = [
-            f"{name}={value!r} there, {here.get(name)!r} here"
-            for name, value in {**there, **method}.items()
-            if value != here.get(name)
-        ]
-        if differ:
-            raise ValueError(
-                f"'{path}' belongs to another run: {'; '.join(differ)}. Give the settings that it "
-                "had, or this run another folder."
-            )
+            _, about = checkpoint.load(plan.best_file)
+            there = json.loads(about["epochs"])[-1]["scores"][name]
+            if about.get("best", name) == name and not checkpoint.better(name, best, there):
+                return best
+            trouble = f"'{plan.best_file}' is not the best by {name}."
+        except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+            trouble = str(error)
+        warnings.warn(
+            f"{trouble} The best of the {len(self.history.epochs)} epochs before is lost: the best "
+            "is that of those to come.",
+            stacklevel=2,
+        )
+        return None
 
-    def _may_be_longer(self, there: dict[str, Any], here: dict[str, Any]) -> bool:
-        """Whether nothing in this run's steps so far depends on how many there will be."""
-        kind = type(self.loop.work.posterior)
-        no_total = kind.observe is Posterior.observe and kind.moves is Posterior.moves
-        steady = here["schedule"] == "constant" and not 0 < here["warmup_steps"] < 1
-        return no_total and steady and here["epochs"] > there.get("epochs", here["epochs"])
-
-    def _is_best(self) -> bool:
-        name = self.plan.best if self.plan else None
-        if name is None:
-            return False
-        scores = self.history.epochs[-1].scores
-        if name not in scores:
-            there = ", ".join(scores)
-            raise ValueError(f"best='{name}' is no score of this run; there are {there}.")
-        before, now = self._best, scores[name]
-        self._best = now if before is None else self._better_of([before, now])
-        return self._best == now and now != before
-
-    def _better_of(self, values: list[float]) -> float:
-        assert self.plan is not None
-        return max(values) if self.plan.best in checkpoint.LARGER_IS_BETTER else min(values)
+    def _is_best(self, name: str) -> bool:
+        """Whether the last epoch was the best so far, as rank 0 finds; all ranks ask together."""
+        now = self.history.epochs[-1].scores[name]
+        is_best = self.loop.work.communicator.tell(checkpoint.better(name, now, self._best), 0)
+        if is_best:
+            self._best = now
+        return is_best
 
 
 class _Shared(Mapping[str, Tensor]):
@@ -220,35 +263,24 @@ class _Shared(Mapping[str, Tensor]):
         return len(self._forms)
 
 
-def _decisive(loop: Loop, data: tuple[Tensor, Tensor], settings: dict[str, Any]) -> dict[str, Any]:
-    """What decides about the path of a run, as values that JSON can hold."""
-    work = loop.work
-    found = settings | {
-        "rows": work.num_data,
-        "num_samples": work.num_samples,
-        "seed": work.seed,
-        "objective": repr(work.objective),
-        "optimizer": type(loop.optimizer).__name__,
-        "augment": work.augment,
-        "views": work.views,
-        "data": _fingerprint(data),
-    }
-    return {name: _plain(value) for name, value in found.items()}
+def _check_best(name: str, posterior: Posterior, held_out: tuple[Tensor, Tensor] | None) -> None:
+    """Refuse a best checkpoint that there cannot be.
 
-
-def _plain(value: Any) -> Any:
-    """A value that JSON can hold: functions and objects by their names."""
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if hasattr(value, "__qualname__"):  # a function, whose repr tells where it lies in memory
-        return value.__qualname__
-    words = repr(value)
-    return type(value).__qualname__ if f"{id(value):x}" in words else words
-
-
-def _fingerprint(tensors: tuple[Tensor, ...]) -> str:
-    """A short name of some data, by their contents."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        files.feed(found, tensor)
-    return found.hexdigest()[:16]
+    Raises:
+        ValueError: says why.
+    """
+    kind = type(posterior)
+    if decisive.collects(kind):
+        raise ValueError(
+            f"best='{name}': {kind.__name__} collects what it samples from all along the run, so "
+            "that no epoch before the last is a posterior of its own: leave best out."
+        )
+    if held_out is None:
+        raise ValueError(f"best='{name}' needs validation data to be judged on.")
+    there, _ = try_scores(posterior, *held_out)
+    if name not in there:
+        known = checkpoint.LARGER_IS_BETTER + checkpoint.SMALLER_IS_BETTER
+        raise ValueError(
+            f"best='{name}' is no score of this model; there are "
+            f"{', '.join(each for each in there if each in known)}."
+        )

@@ -38,7 +38,7 @@ class Loop:
     ) -> None:
         self.work, self.optimizer, self.schedule = work, optimizer, schedule
         self.clip_norm = clip_norm
-        self.done = 0
+        self.done, self._stepped = 0, False
         self._trained = list(work.posterior.parameters())
 
     def step(self, x: Tensor, y: Tensor) -> StepRecord:
@@ -52,7 +52,8 @@ class Loop:
             FloatingPointError: a loss or gradient is not finite.
         """
         start = time.perf_counter()
-        info = compute_gradient(self.work, x, y, self.done)
+        info = compute_gradient(self.work, x, y, self.done, first=not self._stepped)
+        self._stepped = True
         with self.work.communicator.trace.span("update"):
             norm = self.work.buffer.norm()
             if self.clip_norm is not None and self.work.posterior.separate:

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from spnb.parallel.arguments import real, whole
+
 
 @dataclass(frozen=True)
 class Link:
@@ -24,6 +26,11 @@ class Link:
 
     latency: float
     bandwidth: float
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        real("latency", self.latency)
+        real("bandwidth", self.bandwidth, above=True, infinite=True)
 
     def all_reduce(self, size: float, ranks: int) -> float:
         """Seconds to sum ``size`` bytes over some ranks."""
@@ -71,6 +78,25 @@ class Machine:
     ranks_per_host: int = 8
     crowding: float = 1.0
     memory: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that cannot be."""
+        for name in ("launch", "draw", "noise", "update", "per_sample", "per_step"):
+            real(name, getattr(self, name))
+        real("flops", self.flops, above=True, infinite=True)
+        real("crowding", self.crowding, least=1.0)
+        whole("ranks_per_host", self.ranks_per_host)
+        if self.memory is not None:
+            real("memory", self.memory, above=True, infinite=True)
+        if self.noise > self.draw:
+            raise ValueError(
+                f"noise={self.noise:g} is more than draw={self.draw:g}, of which it is a part."
+            )
+        if not isinstance(self.inside, Link) or not isinstance(self.between, Link | None):
+            raise TypeError(
+                f"inside={self.inside!r} and between={self.between!r} must be links, such as "
+                "spnb.machines.NVLINK_4; between may be None."
+            )
 
     def link(self, ranks: int) -> Link:
         """The slowest link that a group of so many neighbouring ranks has to cross.

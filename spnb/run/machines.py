@@ -8,6 +8,7 @@ time of a step to ten percent. Nothing here was run.
 
 from __future__ import annotations
 
+from spnb.parallel.arguments import real
 from spnb.run.machine import Link, Machine
 
 EFFICIENCY = 0.4
@@ -45,7 +46,13 @@ def gpu(
         gb: its memory, in 1e9 bytes.
         inside: link between GPUs of a host.
         between: link between hosts, of each GPU.
+
+    Raises:
+        TypeError: a figure is no number, a link no link.
+        ValueError: a figure is not positive.
     """
+    for argument, value in {"tflops": tflops, "tb_per_s": tb_per_s, "gb": gb}.items():
+        real(argument, value, above=True)
     memory_rate = tb_per_s * 1e12 * EFFICIENCY
     return Machine(
         name=name,

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from torch.optim import AdamW, Optimizer
+from torch.optim import LBFGS, AdamW, Optimizer
 from torch.optim.lr_scheduler import (
     ConstantLR,
     CosineAnnealingLR,
     LinearLR,
     LRScheduler,
+    ReduceLROnPlateau,
     SequentialLR,
 )
 
 from spnb.maths.posteriors import Posterior
+from spnb.parallel.arguments import real
 from spnb.parallel.keyed import Key
 from spnb.run.work import Work
 
 Schedule = Literal["constant", "cosine"] | Callable[[Optimizer, int], LRScheduler]
+_NEEDS_CLOSURE = (
+    "LBFGS evaluates the loss several times a step, and fit once: use Adam, SGD or another "
+    "optimiser whose step needs no closure."
+)
+OptimizerLike = type[Optimizer] | Callable[[Posterior], Optimizer]
 
 
 def parameter_groups(posterior: Posterior, weight_decay: float) -> list[dict[str, Any]]:
@@ -40,22 +46,55 @@ def parameter_groups(posterior: Posterior, weight_decay: float) -> list[dict[str
 
 
 def adam(posterior: Posterior, learning_rate: float, weight_decay: float = 0.0) -> Optimizer:
-    """Adam with decoupled weight decay (arXiv 1412.6980, 1711.05101).
-
-    Raises:
-        ValueError: the learning rate is not positive, or the decay negative.
-    """
-    if not (learning_rate > 0 and math.isfinite(learning_rate)):
-        raise ValueError(f"learning_rate={learning_rate} must be a positive number.")
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay={weight_decay} must not be negative.")
+    """Adam with decoupled weight decay (arXiv 1412.6980, 1711.05101)."""
     fused = next(posterior.parameters()).device.type in ("cpu", "cuda")
     return AdamW(parameter_groups(posterior, weight_decay), lr=learning_rate, fused=fused)
 
 
+def _made(
+    optimizer: OptimizerLike, posterior: Posterior, learning_rate: float, weight_decay: float
+) -> Optimizer:
+    """The optimiser that a user asked for.
+
+    Raises:
+        TypeError: there is none.
+        ValueError: it moves other parameters than the posterior's.
+        NotImplementedError: it evaluates the loss itself.
+    """
+    given: Any = optimizer
+    if isinstance(given, LBFGS) or given is LBFGS:
+        raise NotImplementedError(_NEEDS_CLOSURE)
+    if isinstance(given, Optimizer):
+        raise TypeError(
+            f"optimizer is a {type(given).__name__} over other parameters, since fit trains a "
+            f"copy of the posterior: give the class, optimizer=torch.optim."
+            f"{type(given).__name__}, or a function of the posterior."
+        )
+    if isinstance(given, type) and Optimizer in given.__mro__:
+        made = given(parameter_groups(posterior, weight_decay), lr=learning_rate)
+    else:
+        made = given(posterior) if callable(given) else given
+    if not isinstance(made, Optimizer):
+        raise TypeError(
+            f"optimizer gave a {type(made).__name__}, not a torch.optim.Optimizer: give a class "
+            "such as torch.optim.SGD, or a function such as "
+            "lambda posterior: torch.optim.SGD(posterior.parameters(), lr=0.1)."
+        )
+    if isinstance(made, LBFGS):
+        raise NotImplementedError(_NEEDS_CLOSURE)
+    own = {id(parameter) for parameter in posterior.parameters()}
+    moved = [parameter for group in made.param_groups for parameter in group["params"]]
+    if strange := sum(id(parameter) not in own for parameter in moved):
+        raise ValueError(
+            f"{strange} of the optimiser's {len(moved)} parameters are not those of the posterior "
+            "that fit hands over: make it of posterior.parameters(), not of the net's."
+        )
+    return made
+
+
 def update_rule(
     work: Work,
-    optimizer: Callable[[Posterior], Optimizer] | None,
+    optimizer: OptimizerLike | None,
     learning_rate: float,
     weight_decay: float,
     schedule: Schedule,
@@ -66,9 +105,9 @@ def update_rule(
 
     Args:
         work: the run.
-        optimizer: makes an optimiser from the posterior; None: `adam`.
-        learning_rate: of `adam`, or of the posterior's moves.
-        weight_decay: of `adam`.
+        optimizer: as for `spnb.fit`; None: `adam`.
+        learning_rate: of `adam` or an optimiser's class, or of the posterior's moves.
+        weight_decay: of `adam` or an optimiser's class.
         schedule: as for `scheduler`.
         warmup_steps: as for `scheduler`.
         total_steps: number of steps of the run.
@@ -77,11 +116,13 @@ def update_rule(
         ValueError: bad numbers, or something for an optimiser where there is none.
     """
     posterior = work.posterior
-    default = adam(posterior, learning_rate, weight_decay)
     per_step = work.objective.temperature / work.num_data
     own = posterior.moves(learning_rate, per_step, Key(work.seed).fold("moves"), total_steps)
     if own is None:
-        adapt = default if optimizer is None else optimizer(posterior)
+        if optimizer is None:
+            adapt = adam(posterior, learning_rate, weight_decay)
+        else:
+            adapt = _made(optimizer, posterior, learning_rate, weight_decay)
         return adapt, scheduler(adapt, schedule, warmup_steps, total_steps)
     if optimizer is not None or weight_decay or schedule != "constant" or warmup_steps:
         raise ValueError(
@@ -105,9 +146,17 @@ def scheduler(
         total_steps: number of steps of the run.
 
     Raises:
-        ValueError: the schedule has no such name, or the warm-up is longer than the run.
+        TypeError: the function gives no scheduler.
+        ValueError: the schedule has no such name, the scheduler is of another optimiser, or the
+            warm-up is longer than the run.
+        NotImplementedError: it needs more than the number of the step.
     """
-    if not isinstance(warmup_steps, int | float) or not 0 <= warmup_steps < total_steps:
+    if not callable(schedule) and schedule not in ("constant", "cosine"):
+        raise ValueError(
+            f"schedule='{schedule}' is neither 'constant' nor 'cosine', nor a function "
+            "(optimizer, steps) -> scheduler."
+        )
+    if not real("warmup_steps", warmup_steps) < total_steps:
         raise ValueError(
             f"warmup_steps={warmup_steps!r} must be a number of steps below the "
             f"run's {total_steps}, or a share of them between 0 and 1."
@@ -117,14 +166,30 @@ def scheduler(
 
     def main() -> LRScheduler:
         if callable(schedule):
-            return schedule(optimizer, rest)
+            return _checked(schedule(optimizer, rest), optimizer)
         if schedule == "cosine":
             return CosineAnnealingLR(optimizer, rest)
-        if schedule == "constant":
-            return ConstantLR(optimizer, factor=1.0)
-        raise ValueError(f"schedule='{schedule}' is neither 'constant' nor 'cosine'.")
+        return ConstantLR(optimizer, factor=1.0)
 
     if not rises:
         return main()
     rising = LinearLR(optimizer, start_factor=1 / (rises + 1), total_iters=rises)
     return SequentialLR(optimizer, [rising, main()], milestones=[rises])
+
+
+def _checked(made: Any, optimizer: Optimizer) -> LRScheduler:
+    if isinstance(made, ReduceLROnPlateau):
+        raise NotImplementedError(
+            "ReduceLROnPlateau waits for a score, and fit steps its schedule once a step without "
+            "one: use 'cosine', or another scheduler of torch.optim.lr_scheduler."
+        )
+    if not isinstance(made, LRScheduler):
+        raise TypeError(
+            f"schedule gave a {type(made).__name__}, not a scheduler of torch.optim.lr_scheduler."
+        )
+    if made.optimizer is not optimizer:
+        raise ValueError(
+            "schedule gave a scheduler of another optimiser than the one that it was handed: make "
+            "it of its first argument."
+        )
+    return made

@@ -15,9 +15,20 @@ def place_of(module: nn.Module, wanted: torch.device | str | None = None) -> tor
     """The device to compute on: the one asked for, else a rank's own, else the module's.
 
     A notebook's own process is no rank: it stays on the CPU and never touches a GPU.
+
+    Raises:
+        ValueError: there is no such device.
     """
     if wanted is not None:
-        return torch.device(wanted)
+        try:
+            device = torch.device(wanted)
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError, TypeError) as error:
+            raise ValueError(
+                f"device='{wanted}', but there is no such device here: leave device out to compute "
+                "where the posterior is."
+            ) from error
+        return device
     return local_device()[0] if is_rank() else next(module.parameters()).device
 
 

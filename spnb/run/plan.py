@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import copy
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
-from spnb.parallel.layout import Layout
+from spnb.parallel.arguments import flag, real, whole
+from spnb.parallel.layout import divisors, layouts
 from spnb.parallel.pool import WorkerPool
-from spnb.run import calibrate, costs, inputs
+from spnb.run import calibrate, costs
 from spnb.run.costs import Costs
+from spnb.run.job import Job, check_numbers
 from spnb.run.machine import Machine
+from spnb.run.memory import of_rank
+from spnb.run.place import placed
 from spnb.run.step_cost import Prediction, predict
+
+__all__ = ["Plan", "layouts", "plan"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +31,13 @@ class Plan:
         predictions: one a layout; those that do not fit into memory come last.
         costs: of the network.
         machine: the constants.
+        way_out: where no layout fits into memory, what does, in a sentence.
     """
 
     predictions: tuple[Prediction, ...]
     costs: Costs
     machine: Machine
+    way_out: str = ""
 
     @property
     def best(self) -> Prediction:
@@ -45,9 +50,8 @@ class Plan:
         if not first.fits:
             least = min(self.predictions, key=lambda p: p.memory)
             raise MemoryError(
-                f"No layout fits: the smallest, {least.layout}, needs {least.memory / 2**30:.2f} "
-                "GiB a rank. Use more ranks or smaller batches; for objectives not linear in "
-                "the samples, recompute=True."
+                f"No layout fits: the smallest, {least.layout}, needs {_bytes(least.memory)} a "
+                f"rank. {self.way_out}"
             )
         return first
 
@@ -67,7 +71,7 @@ def plan(
     posterior: Posterior,
     data: Sequence[Any],
     *,
-    num_samples: int,
+    num_samples: int | None = None,
     batch_size: int | None = None,
     world_size: int | None = None,
     objective: Objective | None = None,
@@ -83,9 +87,11 @@ def plan(
     machine that is not here.
 
     Args:
-        posterior: the posterior.
-        data: inputs ``[N, ...]`` and targets ``[N, ...]``; one batch is enough.
-        num_samples: S, over all ranks.
+        posterior: the posterior. Without a pool it may lie on the meta device, where it takes no
+            memory.
+        data: inputs ``[N, ...]`` and targets ``[N, ...]``; one batch is enough. On the meta device
+            their shapes alone count, as long as what the network does does not depend on numbers.
+        num_samples: S, over all ranks; None: 8, or all that the posterior has.
         batch_size: B, over all ranks; None: all rows.
         world_size: number of ranks; None: the pool's.
         objective: None: the `ELBO`.
@@ -99,66 +105,153 @@ def plan(
         Layouts with ``shard`` are looked at where no other fits into memory.
 
     Raises:
-        ValueError: neither a pool nor a machine and a world size, or more ranks than work.
+        TypeError: something is of the wrong kind.
+        ValueError: bad numbers, shapes or data; neither a pool nor a machine and a world size; or
+            more ranks than work.
     """
-    given = {"num_samples": num_samples, "batch_size": batch_size, "world_size": world_size}
-    inputs.positive(**{name: value for name, value in given.items() if value is not None})
-    if pool is None and (machine is None or world_size is None):
+    size = _world_size(world_size, machine, pool)
+    if memory_limit is not None:
+        real("memory_limit", memory_limit, above=True, infinite=True)
+    flag("recompute", recompute)
+    job = Job.of(posterior, data, num_samples, batch_size, objective)
+    _check_work(job, size)
+    if pool is not None:
+        machine, found = _measured(job, machine, pool)
+    else:
+        assert machine is not None
+        found = costs.count(posterior, (job.x, job.y), job.rows, machine)
+    limit = machine.memory if memory_limit is None else memory_limit
+
+    def all_of(shards: Iterable[int]) -> list[Prediction]:
+        return [
+            predict(
+                found,
+                machine,
+                layout,
+                job.num_samples,
+                job.rows,
+                job.objective,
+                recompute,
+                limit,
+                job.per_item,
+            )
+            for layout in layouts(size, job.num_samples, job.rows, shards)
+        ]
+
+    predictions, way_out = all_of([1]), ""
+    if job.shards and not any(p.fits for p in predictions):
+        predictions += all_of(divisors(size)[1:])
+    if limit is not None and not any(p.fits for p in predictions):
+        way_out = _way_out(found, machine, job, size, recompute, limit)
+    predictions.sort(key=lambda p: (not p.fits, p.seconds))
+    return Plan(tuple(predictions), found, machine, way_out)
+
+
+def _world_size(world_size: int | None, machine: Machine | None, pool: WorkerPool | None) -> int:
+    """How many ranks to plan for.
+
+    Raises:
+        TypeError: something is of the wrong kind.
+        ValueError: nothing to plan with, or more ranks than the machine is known to connect.
+    """
+    if not isinstance(machine, Machine | None):
+        raise TypeError(
+            f"machine is a {type(machine).__name__}; give one of spnb.machines, such as "
+            "spnb.machines.H100, or what spnb.calibrate returned."
+        )
+    if not isinstance(pool, WorkerPool | None):
+        raise TypeError(f"pool is a {type(pool).__name__}; give a spnb.WorkerPool or None.")
+    size = pool.size if world_size is None and pool else world_size
+    if size is None or (pool is None and machine is None):
         raise ValueError(
             "Give a pool to measure on, or a machine and world_size, such as "
             "machine=spnb.machines.H100, world_size=8."
         )
-    rows = len(data[0]) if batch_size is None else min(batch_size, len(data[0]))
-    if pool is not None:
-        machine = machine or calibrate.calibrate(pool)
-        found = pool.run(_measured_alone, posterior, data, rows)[0]
-    else:
-        assert machine is not None
-        found = costs.count(posterior, data, rows, machine)
-    size = world_size or (pool.size if pool else 1)
-    limit = machine.memory if memory_limit is None else memory_limit
-    per_item = objective is None or _per_item(posterior, data, objective)
-
-    def all_of(shards: Iterable[int]) -> list[Prediction]:
-        return [
-            predict(found, machine, cut, num_samples, rows, objective, recompute, limit, per_item)
-            for cut in layouts(size, num_samples, rows, shards)
-        ]
-
-    predictions = all_of([1])
-    if posterior.elementwise and not any(p.fits for p in predictions):
-        predictions += all_of(range(2, size + 1))
-    if not predictions:
+    size = whole("world_size", size)
+    if machine is not None:
+        machine.link(size)
+    elif pool is not None and size > pool.size:
         raise ValueError(
-            f"{size} ranks cannot share S = {num_samples} samples and B = {rows} rows so that each "
-            "has something to do: use fewer ranks, or more samples or rows."
+            f"world_size={size}, but the pool's {pool.size} ranks do not show how several hosts "
+            "are connected: give machine=dataclasses.replace(spnb.calibrate(pool), "
+            "between=spnb.machines.INFINIBAND_NDR)."
         )
-    predictions.sort(key=lambda p: (not p.fits, p.seconds))
-    return Plan(tuple(predictions), found, machine)
+    return size
 
 
-def layouts(
-    world_size: int, num_samples: int, num_rows: int, shards: Iterable[int] = (1,)
-) -> Iterator[Layout]:
-    """All layouts of so many ranks in which none is always idle, with so many ranks along shard."""
-    for shard, sample in itertools.product(shards, range(1, world_size + 1)):
-        data, left = divmod(world_size, sample * shard)
-        if not left and sample <= num_samples and data * shard <= num_rows:
-            yield Layout(sample, data, shard)
+def _check_work(job: Job, world_size: int) -> None:
+    """Refuse more ranks than can have something to do.
+
+    Raises:
+        ValueError: names fewer ranks, more samples and more rows with which each would.
+    """
+    samples, rows = job.num_samples, job.rows
+    if any(layouts(world_size, samples, rows)):
+        return
+    fewer = range(min(world_size - 1, samples * rows), 0, -1)
+    ways = [f"world_size={next(n for n in fewer if any(layouts(n, samples, rows)))}"]
+    if job.posterior.draws_in_training is None:
+        more = min(n for n in divisors(world_size) if world_size // n <= rows)
+        ways.append(f"num_samples={more}")
+    more = min(n for n in divisors(world_size) if world_size // n <= samples)
+    raise ValueError(
+        f"{world_size} ranks cannot share S = {samples} samples and B = {rows} rows so that each "
+        f"has something to do: use {', '.join(ways)} or batches of {more} rows."
+    )
 
 
-def _per_item(posterior: Posterior, data: Sequence[Any], objective: Objective) -> bool:
-    """Whether an objective gives a loss for each item; tried on a few made-up predictions."""
-    x, y = torch.as_tensor(data[0])[:1], torch.as_tensor(data[1])[:1]
-    model = copy.deepcopy(posterior.model).to("meta")
-    with torch.no_grad():
-        weights = model.flatten(model.drawn).unsqueeze(0)
-        shape = model.predict(weights, model.flatten(model.deterministic), x.to("meta")).shape
-    made_up = torch.zeros(shape, dtype=torch.get_default_dtype())
-    targets = torch.zeros(y.shape, dtype=y.dtype)
-    return inputs.loss_per_item(posterior, objective, made_up, targets)
+def _measured(job: Job, machine: Machine | None, pool: WorkerPool) -> tuple[Machine, Costs]:
+    """The constants of a pool, unless they are given, and the costs of a network's passes on it."""
+    check_numbers(job.posterior, job.x, job.y)
+    machine = machine or calibrate.calibrate(pool)
+    batch = job.x.clone(), job.y.clone()  # without the rest of the data set
+    return machine, pool.run(_measured_alone, job.posterior, batch, job.rows)[0]
 
 
 def _measured_alone(posterior: Posterior, data: Sequence[Any], rows: int) -> Costs | None:
     """What each rank of a pool runs: rank 0 measures while the others wait."""
-    return calibrate.alone(lambda: costs.measure(posterior, data, rows))
+    return calibrate.alone(lambda: costs.measure(placed(posterior), data, rows))
+
+
+def _way_out(
+    found: Costs, machine: Machine, job: Job, world_size: int, recompute: bool, limit: float
+) -> str:
+    """What fits into memory where no layout of so many ranks does, in a sentence."""
+
+    def least(ranks: int, rows: int, again: bool) -> float:
+        shards = divisors(ranks) if job.shards else [1]
+        return min(
+            (
+                of_rank(
+                    found,
+                    layout,
+                    job.num_samples,
+                    rows,
+                    job.objective,
+                    recompute=again,
+                    per_item=job.per_item,
+                ).total
+                for layout in layouts(ranks, job.num_samples, rows, shards)
+            ),
+            default=math.inf,
+        )
+
+    most = job.num_samples * job.rows
+    if machine.between is None:
+        most = min(most, machine.ranks_per_host)
+    more = [world_size * 2**n for n in range(1, 64) if world_size * 2**n <= most]
+    fewer = [job.rows // 2**n for n in range(1, job.rows.bit_length())]
+    tried = {"recompute=True": least(world_size, job.rows, True)}
+    tried |= {f"world_size={ranks}": least(ranks, job.rows, recompute) for ranks in more}
+    tried |= {f"batch_size={rows}": least(world_size, rows, recompute) for rows in fewer}
+    fits = [way for way, memory in tried.items() if memory <= limit]
+    kinds = {way.split("=")[0]: way for way in reversed(fits)}  # the first of each
+    if kinds:
+        return f"One does with {' or '.join(reversed(kinds.values()))}."
+    least_of_all = _bytes(min(tried.values()))
+    return f"Neither more ranks nor smaller batches would do: a rank needs {least_of_all} at least."
+
+
+def _bytes(number: float) -> str:
+    power = min(3, int(math.log(number, 1024)))
+    return f"{number / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

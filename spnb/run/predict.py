@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from spnb.maths import scores
+from spnb.maths.modules import check_forward
 from spnb.maths.posteriors import Posterior
+from spnb.parallel.arguments import whole
 from spnb.parallel.collectives import Communicator
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout
@@ -33,7 +35,7 @@ def predict(
     first 8 of 64 are those that 8 would have given.
 
     Args:
-        posterior: the posterior.
+        posterior: the posterior, or what `spnb.fit` returned.
         x: inputs ``[N, ...]``.
         num_samples: S, over all ranks; None: 64, or all that the posterior has.
         layout: how the ranks share samples and rows; None: this process does all.
@@ -51,10 +53,17 @@ def predict(
         ValueError: a number is not positive, the posterior has fewer samples, x is empty or not
             finite, or the layout does not fit.
     """
-    inputs.positive(batch_size=batch_size, samples_in_flight=samples_in_flight)
+    batch_size = whole("batch_size", batch_size)
+    samples_in_flight = whole("samples_in_flight", samples_in_flight)
+    seed = whole("seed", seed, None)
+    posterior = inputs.posterior_of(posterior)
     num_samples = inputs.samples(posterior, num_samples, 64)
     posterior = placed(posterior)
-    rows = inputs.inputs(x, next(posterior.parameters()))
+    rows = inputs.inputs(x, posterior.model)
+    posterior.model.refuse_changes()
+    few = inputs.few_rows(rows).to(next(posterior.model.net.parameters()).device)
+    check_forward(posterior.model.net, few)
+    posterior.meet(few)
     comm = Communicator.join(layout)
     comm.layout.check_work(num_samples, len(rows))
     tile = comm.layout.tile(comm.rank, num_samples, len(rows))
@@ -99,7 +108,7 @@ def score(
     """Scores of the Bayesian model average over all samples of all ranks.
 
     Args:
-        posterior: the posterior.
+        posterior: the posterior, or what `spnb.fit` returned.
         data: inputs ``[N, ...]`` and targets ``[N, ...]``.
         num_samples: S, over all ranks; None: 64, or all that the posterior has.
         layout: as for `predict`.
@@ -107,14 +116,37 @@ def score(
 
     Returns:
         For classes ``accuracy``, ``nll``, ``brier``, ``ece``; for real targets ``rmse``, ``nll``,
-        ``energy_score`` and, where the noise is normal, ``crps`` and ``coverage_90``. The same on
-        every rank.
+        ``ensemble_energy_score`` and, where the noise is normal, ``energy_score``, ``crps`` and
+        ``coverage_90``, as `spnb.scores.regression` describes them; ``nll`` alone where no more is
+        known of the likelihood. Over the targets that are not missing. The same on every rank.
 
     Raises:
         ValueError: the data do not fit the model, or as for `predict`.
     """
+    posterior = inputs.posterior_of(posterior)
     x, y = inputs.data_set(posterior, data)
-    inputs.probe(posterior, x, y)
+    _, y = try_scores(posterior, x, y)
     draws = predict(posterior, x, num_samples=num_samples, layout=layout, seed=seed)
     assert draws is not None
-    return scores.evaluate(draws, y.to(draws.device), posterior.model.likelihood)
+    likelihood, antithetic = posterior.model.likelihood, posterior.antithetic
+    return scores.evaluate(draws, y.to(draws.device), likelihood, antithetic)
+
+
+def try_scores(posterior: Posterior, x: Tensor, y: Tensor) -> tuple[dict[str, float], Tensor]:
+    """Score a few rows, to see before a run that data and likelihood can be scored.
+
+    Args:
+        posterior: the posterior.
+        x: inputs ``[N, ...]``.
+        y: targets ``[N, ...]``.
+
+    Returns:
+        The scores, and all targets in the type and shape of the likelihood.
+
+    Raises:
+        ValueError: the data do not fit the model, or as for `spnb.scores.evaluate`.
+    """
+    predictions, y = inputs.probe(posterior, x, y)
+    draws = predictions.expand(3, *predictions.shape[1:])
+    rows = inputs.few_rows(y).to(predictions.device)
+    return scores.evaluate(draws, rows, posterior.model.likelihood), y

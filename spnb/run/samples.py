@@ -1,16 +1,16 @@
 """Samples of the weights in evaluation, and the way of their gradients back to the parameters.
 
-There are two ways. A `Chunk` is what autograd makes of it: its weights are differentiable
-functions of what they were drawn from, and several chunks may be kept at once. A `Lane` evaluates
-one sample after the other in the same memory: autograd sees only the network, at weights that are
-leaves, and the rest of the chain rule is the posterior's own (`Drawing`), in place and without a
-graph. That keeps a sample's cost close to a plain forward and backward pass.
+There are two ways; in both autograd sees the network at weights that are leaves. A `Chunk` leaves
+the rest of the chain rule to autograd as well, and several chunks may be kept at once. A `Lane`
+evaluates one sample after the other in the same memory, and the rest of the chain rule is the
+posterior's own (`Drawing`), in place and without a graph. That keeps a sample's cost close to a
+plain forward and backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor
@@ -68,7 +68,8 @@ class Chunk:
 
     def __init__(self, source: Source, sample_ids: Sequence[int]) -> None:
         self._source = source
-        self.weights = source.posterior.draw(sample_ids, source.key, source.leaves)
+        self._drawn = source.posterior.draw(sample_ids, source.key, source.leaves)
+        self.weights = self._drawn.detach().requires_grad_()
 
     def predict(self, x: Tensor, own_views: bool = False) -> Tensor:
         """Predictions ``[C, B, ...]``, as `spnb.BayesianModel.predict` makes them."""
@@ -81,8 +82,21 @@ class Chunk:
         values = posterior.model.unflatten(self.weights, posterior.model.drawn)
         return posterior.sampled_divergence(values, self._source.leaves)
 
+    def in_place(self) -> AbstractContextManager[object]:
+        """Within it a single sample's weights are the net's, for what reads them on the way back.
+
+        `torch.utils.checkpoint` evaluates parts of the net again there.
+        """
+        if len(self.weights) > 1:
+            return nullcontext()
+        model = self._source.posterior.model
+        values = model.unflatten(self.weights.squeeze(0), model.drawn)
+        return model.at(values, self._source.posterior.point)
+
     def carry_back(self) -> None:
-        """Nothing is left to do after a backward pass."""
+        """Add the gradient at the samples to what they were drawn from."""
+        if self.weights.grad is not None:
+            self._drawn.backward(self.weights.grad)
 
 
 class Lane:
@@ -133,6 +147,10 @@ class Lane:
         if piece := self._posterior.piece_of_model:
             values = piece.of(values)
         return self._posterior.sampled_divergence(values, self._source.leaves)
+
+    def in_place(self) -> AbstractContextManager[object]:
+        """The sample's weights are the net's all along."""
+        return nullcontext()
 
     def carry_back(self) -> None:
         """Add the gradient at the sample to what it was drawn from."""

@@ -56,12 +56,13 @@ def share_point(posterior: Posterior, comm: Communicator, num_samples: int) -> N
 
 
 def clip(posterior: Posterior, most: float) -> None:
-    """Shorten the gradient of each sample that is longer than allowed."""
+    """Shorten what is longer than allowed: each sample's gradient, and that of what they share."""
     for name, parameter in posterior.named_parameters():
-        if name != "point" and parameter.grad is not None:
-            lengths = parameter.grad.flatten(1).norm(dim=1)
+        if parameter.grad is not None:
+            own = parameter.grad.unsqueeze(0) if name == "point" else parameter.grad
+            lengths = own.flatten(1).norm(dim=1)
             factors = (most / (lengths + 1e-6)).clamp(max=1.0)
-            parameter.grad.mul_(factors.view(-1, *[1] * (parameter.dim() - 1)))
+            own.mul_(factors.view(-1, *[1] * (own.dim() - 1)))
 
 
 def join_history(history: History, work: Work, first: int, per_epoch: int) -> None:

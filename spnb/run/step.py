@@ -35,7 +35,7 @@ class StepInfo:
     divergence: float
 
 
-def compute_gradient(work: Work, x: Tensor, y: Tensor, step: int) -> StepInfo:
+def compute_gradient(work: Work, x: Tensor, y: Tensor, step: int, first: bool = False) -> StepInfo:
     """Write the gradient of one step, summed over all ranks, into the posterior's parameters.
 
     Args:
@@ -43,6 +43,7 @@ def compute_gradient(work: Work, x: Tensor, y: Tensor, step: int) -> StepInfo:
         x: inputs of the whole batch ``[B, ...]``, the same on every rank.
         y: targets of the whole batch ``[B, ...]``.
         step: index of the step, which names its random numbers.
+        first: whether it is the first one since the run was begun or taken up again.
 
     Raises:
         FloatingPointError: a loss or gradient is not finite; says on which rank and where.
@@ -52,14 +53,16 @@ def compute_gradient(work: Work, x: Tensor, y: Tensor, step: int) -> StepInfo:
     work.buffer.zero()
     with comm.trace.span("prepare"):
         source = Source(work.posterior, Key(work.seed).fold("weights", step))
-    run = TileRun(work, tile, source, x, y, step)
+    run = TileRun(work, tile, source, x, y, step, first)
     data_term = run.separately() if work.per_item and objective.separable else run.gathered()
     factor = objective.temperature / work.num_data
     with comm.trace.span("divergence"):
         known = source.finish(work.summing.rank, work.summing.size, factor)
     losses = torch.stack([data_term, run.estimated + known])
     shard = work.sharing.comm if work.sharing else None
-    found = work.buffer.reduce(work.summing, shard, losses, tile, step, comm.rank)
+    found = work.buffer.reduce(
+        work.summing, shard, losses, tile, step, comm.rank, run.explain_not_finite
+    )
     data, divergence = found.tolist()
     if work.posterior.separate:
         separate.share_point(work.posterior, comm, work.num_samples)

@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from spnb.maths.energy import StepNoise
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Tile
+from spnb.run import checks
 from spnb.run.samples import Chunk, Lane, Source
 from spnb.run.work import Work
 
@@ -35,6 +37,7 @@ class TileRun:
         x: inputs of the whole batch.
         y: targets of the whole batch.
         step: index of the step.
+        first: whether it is the first one of the run, in which augmentations are looked at.
         estimated: this rank's share of the divergence that is estimated from the samples.
     """
 
@@ -44,9 +47,11 @@ class TileRun:
     x: Tensor
     y: Tensor
     step: int
+    first: bool = False
 
     def __post_init__(self) -> None:
         self.views_key = Key(self.work.seed).fold("augment", self.step)
+        self.noise_key = Key(self.work.seed).fold("objective", self.step)
         self.rows = slice(self.tile.rows.start, self.tile.rows.stop)
         self.targets = self.y[self.rows]
         self.estimated = self.source.leaves[0].new_zeros(())
@@ -99,7 +104,7 @@ class TileRun:
             whole = comm.gather(whole, "sample", 0, sizes)
         if not work.per_item:
             whole = comm.gather(whole, "rows", 1, comm.layout.sizes("rows", len(self.x)))
-        loss, gradient = self._into_gradient(whole)
+        loss, gradient = self._into_gradient(whole, over_samples)
         if over_samples:
             gradient = gradient[self.tile.samples.start : self.tile.samples.stop]
         if not work.per_item:
@@ -112,6 +117,37 @@ class TileRun:
                 )
                 self._backward(drawn, [*self._divergence_of(drawn), (predictions, at)])
         return loss
+
+    def explain_not_finite(self) -> str | None:
+        """Whose fault it is that a loss or gradient is not finite, if not the weights'.
+
+        Returns:
+            A sentence without its full stop; None if nothing else is found.
+        """
+        work, samples = self.work, self.tile.samples
+        if work.augment is not None:
+            owners: Sequence[int | str] = samples if work.views == "per_sample" else ["shared"]
+            for view in map(self._augmented, owners):
+                if view.is_floating_point() and not torch.isfinite(view).all():
+                    return "It is augment that made inputs which are NaN or infinite"
+        gathers = work.sharing is not None or not work.per_item and len(self.x) > len(self.targets)
+        if gathers or not len(self.targets):
+            return None
+        predictions = self._predictions()
+        if not torch.isfinite(predictions).all():
+            return None
+        least, most = predictions.min().item(), predictions.max().item()
+        with torch.enable_grad():
+            predictions.requires_grad_()
+            likelihood = work.posterior.model.likelihood
+            loss = work.objective.losses(predictions, self.targets, likelihood)
+            (gradient,) = torch.autograd.grad(loss.sum(), predictions)
+        if torch.isfinite(loss).all() and torch.isfinite(gradient).all():
+            return None
+        return (
+            f"Predictions are finite, from {least:g} to {most:g}: it is {work.objective!r} or the "
+            "likelihood that is not finite there, or has no finite gradient"
+        )
 
     def _chunks(self) -> Iterator[Sequence[int]]:
         """This rank's samples, as many at a time as are to be evaluated at once."""
@@ -150,12 +186,13 @@ class TileRun:
         with self.span("backward"):
             live = [(end, gradient) for end, gradient in ends if end.requires_grad]
             if live:
-                torch.autograd.backward(
-                    [end for end, _ in live], [gradient for _, gradient in live]
-                )
+                with drawn.in_place():
+                    torch.autograd.backward(
+                        [end for end, _ in live], [gradient for _, gradient in live]
+                    )
             drawn.carry_back()
 
-    def _into_gradient(self, whole: Tensor) -> tuple[Tensor, Tensor]:
+    def _into_gradient(self, whole: Tensor, over_samples: bool) -> tuple[Tensor, Tensor]:
         """The loss at gathered predictions, counted once, and its gradient in their place.
 
         Where memory must not grow with S, what a loss keeps for its way back must not either: a
@@ -173,17 +210,21 @@ class TileRun:
             factor = len(whole) / work.num_samples
         else:
             counted = counted and comm.coordinate("sample") == 0
+        rows, targets = range(len(self.y)), self.y
+        at_once = len(rows)
         if work.per_item:
             factor /= len(self.x)
-            rows = whole.shape[1]
-            if work.recompute:
-                rows = max(1, AT_ONCE * rows // whole.numel())
-            pieces = list(zip(whole.split(rows, 1), self.targets.split(rows), strict=True))
-        else:
-            pieces = [(whole, self.y)]
-        for piece, targets in pieces:
+            rows, targets = self.tile.rows, self.targets
+            at_once = max(1, AT_ONCE * len(rows) // whole.numel()) if work.recompute else len(rows)
+        samples = range(work.num_samples) if over_samples else self.tile.samples
+        noise = StepNoise(self.noise_key, samples, rows, len(self.x))
+        for start in range(0, len(rows), at_once):
+            part = slice(start, start + at_once)
+            piece = whole[:, part]
             predictions = piece.clone().requires_grad_()
-            losses = objective.losses(predictions, targets, work.posterior.model.likelihood)
+            losses = objective.at_step(noise.part(part)).losses(
+                predictions, targets[part], work.posterior.model.likelihood
+            )
             loss = losses.sum() * factor
             (gradient,) = torch.autograd.grad(loss, predictions)
             piece.copy_(gradient)
@@ -198,6 +239,8 @@ class TileRun:
         """
         assert self.work.augment is not None
         generator = self.views_key.fold(owner).generator(self.x.device)
+        if self.first:
+            return checks.augmentation(self.work.augment, self.x, generator)[self.rows]
         return self.work.augment(self.x, generator)[self.rows]
 
     def _divergence_of(self, drawn: Chunk | Lane) -> list[tuple[Tensor, Tensor]]:

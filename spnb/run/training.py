@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
 from spnb.maths.augmentations import Augmentation
 from spnb.maths.objectives import Objective
 from spnb.maths.posteriors import Posterior
 from spnb.parallel import progress
+from spnb.parallel.arguments import real, whole
 from spnb.parallel.keyed import Key
 from spnb.parallel.layout import Layout, share
 from spnb.run import inputs
+from spnb.run.agreement import agree
 from spnb.run.checkpoint import Checkpoints
 from spnb.run.history import History
 from spnb.run.keeper import Keeper, Resume
 from spnb.run.loop import Loop, let_go
-from spnb.run.optimizer import Schedule, update_rule
-from spnb.run.predict import score
-from spnb.run.setup import agree, begin
+from spnb.run.optimizer import OptimizerLike, Schedule, update_rule
+from spnb.run.predict import score, try_scores
+from spnb.run.setup import begin, warn_of_ranks_without_layout
 from spnb.run.step import compute_gradient
 
 USUAL_SAMPLES = 8
@@ -37,12 +38,17 @@ class Fitted:
     Attributes:
         posterior: the trained copy; the posterior that was handed in is unchanged.
         history: what happened.
+        best: the posterior after the epoch with the best validation score, where
+            ``Checkpoints(best=...)`` asks for it, also if the run was resumed meanwhile. `Laplace`
+            is judged by its mode, and has its curvature there.
     """
 
     posterior: Posterior
     history: History
+    best: Posterior | None = None
 
 
+@torch.enable_grad()
 def fit(
     posterior: Posterior,
     data: Sequence[Any],
@@ -58,7 +64,7 @@ def fit(
     schedule: Schedule = "constant",
     warmup_steps: float = 0,
     clip_norm: float | None = None,
-    optimizer: Callable[[Posterior], Optimizer] | None = None,
+    optimizer: OptimizerLike | None = None,
     augment: Augmentation | None = None,
     views: Literal["shared", "per_sample"] = "shared",
     samples_in_flight: int | None = None,
@@ -81,15 +87,15 @@ def fit(
         num_samples: S, samples of the weights a step, over all ranks; None: 8, or all that the
             posterior has.
         batch_size: B, rows a step, over all ranks; the last batch of an epoch may be smaller.
-        epochs: passes over the data.
+        epochs: passes over the data; 0 for what `Laplace` does after training alone.
         learning_rate: Adam's, or that of the posterior's own moves (`SGMCMC`).
         seed: names all random numbers of the run: noise, order of the data, augmentation.
         weight_decay: decoupled decay of the means, never of the scales.
         schedule: ``"constant"``, ``"cosine"`` or ``(optimizer, steps) -> torch scheduler``.
         warmup_steps: steps of linear warm-up; a number below 1 is a share of the run's steps.
         clip_norm: largest length of the gradient; None: not clipped.
-        optimizer: makes another torch optimiser from the posterior; `learning_rate` and
-            `weight_decay` are then its own affair.
+        optimizer: a class of `torch.optim`, which gets `learning_rate` and `weight_decay`; or a
+            function that makes an optimiser from the posterior, to which they are left.
         augment: ``(x [B, ...], generator) -> x``, applied to each batch on the device.
         views: whether all samples see one augmented view, or each its own. An objective of the
             mean predictive then averages predictions of different views: it marginalises the
@@ -103,8 +109,10 @@ def fit(
         checkpoints: where and how often to write down how far the run is, `spnb.Checkpoints`, or a
             folder alone; None: not at all.
         resume: True: go on from the last whole checkpoint, or from the start if there is none yet;
-            a path: from that one. Layout and number of ranks may differ from those it was written
-            on; what else decides about the run may not.
+            a path: from that one, but for the best. Layout and number of ranks may differ from
+            those it was written on (under `PlainAveraging` not the groups of samples); what else
+            decides about the run may not: data, prior, likelihood, network, method, objective and
+            all settings are compared, functions by their code and what they refer to.
         device: None: a GPU for each rank where there are enough, else the posterior's device.
 
     Returns:
@@ -115,10 +123,18 @@ def fit(
         FloatingPointError: a loss or gradient is not finite; names step, rank and parameter.
         OSError: a checkpoint cannot be written.
     """
-    inputs.positive(batch_size=batch_size, epochs=epochs)
+    posterior = inputs.posterior_of(posterior)
+    batch_size = whole("batch_size", batch_size)
+    epochs = whole("epochs", epochs, 0 if posterior.finishes else 1)
+    seed = whole("seed", seed, None)
+    learning_rate = real("learning_rate", learning_rate, above=True)
+    weight_decay = real("weight_decay", weight_decay)
+    clip_norm = None if clip_norm is None else real("clip_norm", clip_norm, above=True)
     num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES, training=True)
+    warn_of_ranks_without_layout(layout)
     held_out = None if validation is None else inputs.data_set(posterior, validation)
-    batch_size = min(batch_size, len(inputs.data_set(posterior, data)[0]))
+    if held_out is not None:
+        try_scores(posterior, *held_out)
     work, x, y = begin(
         posterior,
         data,
@@ -133,25 +149,45 @@ def fit(
         augment=augment,
         views=views,
     )
-    posterior, comm = work.posterior, work.communicator
-    agree(work, epochs, batch_size)
+    work.posterior.forget()
+    batch_size = min(batch_size, len(x))
     steps_per_epoch = -(-len(x) // batch_size)
-    total = epochs * steps_per_epoch
+    total = max(1, epochs * steps_per_epoch)
     rule = update_rule(work, optimizer, learning_rate, weight_decay, schedule, warmup_steps, total)
     loop, history = Loop(work, *rule, clip_norm), History()
-    keeper = Keeper(checkpoints, loop, history, steps_per_epoch)
-    keeper.resume(
-        resume,
-        (x, y),
-        scored=held_out is not None,
-        batch_size=batch_size,
-        epochs=epochs,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        warmup_steps=warmup_steps,
-        clip_norm=clip_norm,
-    )
+    settings = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "schedule": schedule,
+        "warmup_steps": warmup_steps,
+        "clip_norm": clip_norm,
+    }
+    agree(loop, (x, y), settings)
+    with Keeper(checkpoints, loop, history, steps_per_epoch) as keeper:
+        keeper.resume(
+            resume,
+            (x, y),
+            held_out,
+            settings,
+        )
+        return _train(keeper, (x, y), held_out, batch_size, epochs, layout)
+
+
+def _train(
+    keeper: Keeper,
+    data: tuple[Tensor, Tensor],
+    held_out: tuple[Tensor, Tensor] | None,
+    batch_size: int,
+    epochs: int,
+    layout: Layout | None,
+) -> Fitted:
+    """The steps of a run from where it stands, and what is left to do after the last one."""
+    loop, history, steps_per_epoch = keeper.loop, keeper.history, keeper.per_epoch
+    work, total, (x, y) = loop.work, max(1, epochs * steps_per_epoch), data
+    posterior, comm = work.posterior, work.communicator
+    num_samples, seed = work.num_samples, work.seed
     place = next(posterior.parameters()).device
     sent_before, begun = comm.sent_bytes, loop.done
     own = len(comm.layout.tile(comm.rank, num_samples, batch_size).samples)
@@ -182,12 +218,16 @@ def fit(
     keeper.join_history()
     posterior = work.parts.whole(posterior)
     posterior.eval()
+    best = keeper.best(posterior)
     mine = share(len(x), comm.size, comm.rank)
     mine_rows, temperature = slice(mine.start, mine.stop), work.objective.temperature
-    posterior.finish(x[mine_rows], y[mine_rows], comm.sum, temperature)
-    return Fitted(posterior, history)
+    for each in (posterior, best):
+        if each is not None:
+            each.finish(x[mine_rows], y[mine_rows], comm.sum, temperature)
+    return Fitted(posterior, history, best)
 
 
+@torch.enable_grad()
 def gradients(
     posterior: Posterior,
     data: Sequence[Any],
@@ -221,6 +261,7 @@ def gradients(
         Gradients by the posterior's parameter names (``loc``, ``rho``: flat vectors ``[P]``;
         ``point`` if parameters are deterministic). ``model.unflatten`` gives them shapes.
     """
+    posterior = inputs.posterior_of(posterior)
     num_samples = inputs.samples(posterior, num_samples, USUAL_SAMPLES, training=True)
     work, x, y = begin(
         posterior,
@@ -234,7 +275,7 @@ def gradients(
         augment=augment,
         views=views,
     )
-    compute_gradient(work, x, y, step)
+    compute_gradient(work, x, y, whole("step", step, 0), first=True)
     named = work.posterior.named_parameters()
     return {n: work.parts.join(n, p.grad.clone()) for n, p in named if p.grad is not None}
 

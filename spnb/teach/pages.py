@@ -7,7 +7,9 @@ page is live: behind it is a kernel, so each setting is computed as in the noteb
 from __future__ import annotations
 
 import copy
+import os
 import signal
+import socket
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from spnb.maths import likelihoods, priors
 from spnb.maths.models import BayesianModel
 from spnb.maths.networks import ViT
 from spnb.maths.posteriors import MeanField
+from spnb.parallel.pool.options import check_whole
 from spnb.run import machines
 from spnb.run.machine import Machine
 from spnb.run.plan import Plan, plan
@@ -111,6 +114,9 @@ PAGES = {
 }
 """Pages by name."""
 
+HOST = "127.0.0.1"
+"""Where they are served."""
+
 NEEDS_A_LAB = "jupyterlab-jupytext"
 """An extension that Voilà would load as well, and that fails without a Lab around it."""
 
@@ -135,10 +141,11 @@ def serve(name: str, port: int = 8866, browser: bool = True) -> None:
         browser: whether to open a browser.
 
     Raises:
-        ValueError: there is no such page.
+        ValueError: there is no such page, or nothing can listen on the port.
         ModuleNotFoundError: Voilà is not installed.
     """
     shown = page(name)
+    _check_port(port)
     if find_spec("voila") is None:
         raise ModuleNotFoundError("A page needs Voilà: `pip install 'spnb[lab]'` brings it.")
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, writes
@@ -152,6 +159,26 @@ def serve(name: str, port: int = 8866, browser: bool = True) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.ipynb"
         file.write_text(writes(new_notebook(cells=cells)), encoding="utf-8")
-        options = [f"--port={port}", "--Voila.ip=127.0.0.1"] + ["--no-browser"] * (not browser)
+        options = [f"--port={port}", "--Voila.port_retries=0", f"--Voila.ip={HOST}"]
+        options += ["--no-browser"] * (not browser)
         options += [f"--VoilaConfiguration.extension_denylist={NEEDS_A_LAB}"]
-        Voila.launch_instance([str(file), *options])
+        before, tempfile.tempdir = tempfile.tempdir, folder  # what Voilà leaves goes with it
+        try:
+            Voila.launch_instance([str(file), *options])
+        finally:
+            tempfile.tempdir = before
+
+
+def _check_port(port: int) -> None:
+    """See whether a page can be served at a port."""
+    if not 1 <= check_whole("port", port) <= 65535:
+        raise ValueError(f"port={port} is no port: they go from 1 to 65535.")
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError as error:
+        with socket.create_server((HOST, 0)) as free:
+            other = free.getsockname()[1]
+        raise ValueError(
+            f"Port {port} cannot be listened on ({os.strerror(error.errno or 0)}): end what uses "
+            f"it, or choose another one, such as --port {other}."
+        ) from error

@@ -13,6 +13,7 @@ from torch import Tensor
 from spnb.maths import scores
 from spnb.maths.likelihoods import Categorical, Likelihood
 from spnb.maths.posteriors import Posterior
+from spnb.maths.scores.targets import blanked
 from spnb.run import inputs
 from spnb.run.chains import Chains
 from spnb.run.history import History
@@ -48,9 +49,9 @@ def report(
     Raises:
         ValueError: the data do not fit, or the noise of real targets is not normal.
     """
-    posterior = trained.posterior if isinstance(trained, Fitted | Chains) else trained
+    posterior = inputs.posterior_of(trained)
     x, y = inputs.data_set(posterior, data)
-    inputs.probe(posterior, x, y)
+    _, y = inputs.probe(posterior, x, y)
     likelihood = posterior.model.likelihood
     drawn = predict(posterior, x, num_samples=num_samples, seed=seed)
     assert drawn is not None
@@ -66,7 +67,7 @@ def report(
         calibrated = draw_reliability if classes else _intervals
         calibration = calibrated(axes[-2], drawn, y, likelihood)
         use = (_referred if classes else _most_sure)(axes[-1], drawn, y, likelihood)
-        found = scores.evaluate(drawn, y, likelihood)
+        found = scores.evaluate(drawn, y, likelihood, posterior.antithetic)
     told = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
     about = f"{type(posterior).__name__}, S = {len(drawn)}, {len(y)} rows held out"
     figures.footnote(figure, f"{about}, seed {seed}")
@@ -117,6 +118,7 @@ def draw_reliability(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihoo
 
 def _intervals(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> str:
     place = scores.pit(draws, y, likelihood).flatten().cpu()
+    place = place[~place.isnan()]  # of missing targets
     inside = torch.stack([((place - 0.5).abs() <= level / 2).double().mean() for level in LEVELS])
     axes.plot([0, 1], [0, 1], color=figures.GREY, lw=1.2, ls="--", label="calibrated")
     axes.plot(LEVELS, inside, label="found", **figures.look(0))
@@ -128,7 +130,7 @@ def _intervals(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> 
 def _referred(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> str:
     doubt = scores.predictive_entropy(draws, likelihood)
     wrong = (likelihood.mean(draws).mean(0).argmax(-1) != y).double()
-    kept, error = _by_doubt(doubt, wrong)
+    kept, error = _by_doubt(doubt, blanked(wrong, likelihood.observed(y)))
     axes.plot(kept, error, label="error", **figures.look(0, marker=False))
     axes.set(title="Is its doubt worth hearing?", xlabel="share kept, the surest first")
     axes.set(ylabel="share of them that is wrong", ylim=(0, None), xlim=(0, 1))
@@ -141,7 +143,8 @@ def _most_sure(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> 
     assert parts is not None
     means, scales = (part.reshape(len(draws), len(y), -1) for part in parts)
     spread = (means.var(0, correction=0) + scales.square().mean(0)).mean(-1)
-    misses = (means.mean(0) - y.reshape(len(y), -1)).square().mean(-1)
+    y = blanked(y, likelihood.observed(y)).reshape(len(y), -1)
+    misses = (means.mean(0) - y).square().nanmean(-1)
     kept, error = _by_doubt(spread, misses)
     axes.plot(kept, error.sqrt(), label="error", **figures.look(0, marker=False))
     axes.set(title="Is its doubt worth hearing?", xlabel="share kept, the surest first")
@@ -151,7 +154,11 @@ def _most_sure(axes: Axes, draws: Tensor, y: Tensor, likelihood: Likelihood) -> 
 
 
 def _by_doubt(doubt: Tensor, loss: Tensor) -> tuple[Tensor, Tensor]:
-    """Shares of the rows, surest first, and the mean loss of each share."""
+    """Shares of the rows, surest first, and the mean loss of each share.
+
+    Losses are nan where the target is missing, and then they do not count.
+    """
+    doubt, loss = doubt[~loss.isnan()], loss[~loss.isnan()]
     ordered = loss[doubt.argsort(stable=True)].cpu()
     count = torch.arange(1, len(ordered) + 1)
     return count / len(ordered), ordered.cumsum(0) / count

@@ -28,9 +28,10 @@ from spnb.parallel import devices
 from spnb.parallel.collectives import world
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
+from spnb.parallel.pool.options import check_whole
 from spnb.run.predict import predict, score
 from spnb.run.training import Fitted, fit
-from spnb.teach import datasets, figures, passport
+from spnb.teach import datasets, figures, passport, terminal
 
 LAYOUTS = {
     "serial": Layout(1, 1),
@@ -102,7 +103,13 @@ def run(folder: Path, epochs: int = 20) -> list[Row]:
 
     Returns:
         One row a layout.
+
+    Raises:
+        ValueError: no epoch at all, or a folder that cannot be written to.
+        OSError: it can no longer be written to when the work is done.
     """
+    check_whole("epochs", epochs, 1)
+    terminal.check_writable(folder, "tour.json", "tour.png")
     images = datasets.digits()
     print(f"{passport.passport()}\n\nData: {images!r}. {images.sentence}\n")
     rows: list[Row] = []
@@ -118,9 +125,7 @@ def run(folder: Path, epochs: int = 20) -> list[Row]:
     draws = predict(reference.posterior, images.test_x)
     assert draws is not None
     figure = draw(rows, draws.softmax(-1), images.test_y)
-    _write(folder, rows)
-    (folder / "tour.png").write_bytes(figures.png(figure))
-    print(f"\nWrote {folder / 'tour.png'} and {folder / 'tour.json'}.")
+    print(f"\n{terminal.write(folder, {'tour.png': figures.png(figure), **_record(rows)})}")
     print("Next: make lab")
     return rows
 
@@ -135,18 +140,25 @@ def run_launched(folder: Path, layout: Layout, epochs: int = 20) -> list[Row]:
 
     Returns:
         Two rows, on every rank.
+
+    Raises:
+        ValueError: as `run`, or a layout that does not fit.
+        OSError: as `run`.
     """
     rank, size = world()
+    check_whole("epochs", epochs, 1)
+    whole = layout.resolve(size)
+    whole.check_work(SETTINGS["num_samples"], SETTINGS["batch_size"])
+    if rank == 0:
+        terminal.check_writable(folder, "tour.json")
     reference, expected = train(None, epochs)
     fitted, scores = train(layout, epochs)
-    whole = layout.resolve(size)
     rows = [
         _row("serial", Layout(), epochs, reference, expected, reference),
         _row(f"{size} ranks", whole, epochs, fitted, scores, reference),
     ]
     if rank == 0:
-        print(table(rows))
-        _write(folder, rows)
+        print(f"{table(rows)}\n\n{terminal.write(folder, _record(rows))}")
     return rows
 
 
@@ -166,14 +178,14 @@ def train(layout: Layout | None, epochs: int) -> tuple[Fitted, dict[str, float]]
     return fitted, score(fitted.posterior, images.test, layout=layout)
 
 
-def _write(folder: Path, rows: list[Row]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+def _record(rows: list[Row]) -> dict[str, bytes]:
+    """The file with the numbers, by its name."""
     record = {
         "provenance": passport.provenance(SEED),
         "settings": SETTINGS | {"temperature": TEMPERATURE},
         "rows": [asdict(row) for row in rows],
     }
-    (folder / "tour.json").write_text(json.dumps(record, indent=2) + "\n")
+    return {"tour.json": (json.dumps(record, indent=2) + "\n").encode()}
 
 
 def _row(

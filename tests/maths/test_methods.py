@@ -311,8 +311,8 @@ def test_the_last_layer_takes_the_noise_along_where_it_has_a_prior() -> None:
     noise = spnb.likelihoods.Normal(dist.LogNormal(0.0, 1.0))
     posterior = spnb.Laplace(BayesianModel(net(), likelihood=noise), "full", "last")
     assert posterior.root.shape == (11, 11)  # 4 × 2 weights, 2 biases, and the noise
-    with pytest.raises(ValueError, match="the net has no last layer apart from"):
-        spnb.Laplace(BayesianModel(nn.Linear(3, 1), likelihood=noise), "full", "last")
+    whole = spnb.Laplace(BayesianModel(nn.Linear(3, 1), likelihood=noise), "full", "last")
+    assert whole.root.shape == (5, 5)  # where there is one layer alone, it is the last
 
 
 def test_laplace_of_learned_noise_is_the_fisher_information() -> None:

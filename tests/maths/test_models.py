@@ -136,6 +136,16 @@ def test_nets_that_are_refused(net: nn.Module, message: str) -> None:
         BayesianModel(net)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit")
+def test_torchscript_is_refused() -> None:
+    for made in (
+        torch.jit.script(nn.Linear(2, 1)),
+        torch.jit.trace(nn.Linear(2, 1), torch.ones(2)),
+    ):
+        with pytest.raises(TypeError, match="TorchScript"):
+            BayesianModel(made)
+
+
 def test_a_function_is_no_net() -> None:
     with pytest.raises(TypeError, match="not a torch.nn.Module"):
         BayesianModel(torch.tanh)  # type: ignore[arg-type]

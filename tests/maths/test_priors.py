@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+import pickle
+from collections.abc import Callable
 
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
 
 from spnb.maths import priors
 from spnb.maths.models import BayesianModel
+from spnb.maths.networks import ViT
+from spnb.maths.swin import Swin
 
 
 def parameter(*shape: int, dtype: torch.dtype = torch.float64) -> nn.Parameter:
@@ -71,6 +76,166 @@ def test_fan_in_keeps_the_variance_of_a_sum() -> None:
     assert (bias.base_dist.loc[0].item(), bias.base_dist.scale[0].item()) == (0.0, 1.5)
 
 
+class Of(nn.Module):
+    """A layer, called with inputs made of the net's own."""
+
+    def __init__(self, layer: nn.Module, call: Callable[[nn.Module, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.layer, self.call = layer, call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(self.layer, x)
+
+
+def gates(cell: nn.Module, x: Tensor) -> Tensor:
+    """The sums of a recurrent cell of 5 inputs and 7 units of state."""
+    inputs, state = x.split([5, 7], -1)
+    return inputs @ cell.weight_ih.T + state @ cell.weight_hh.T
+
+
+def first_projection(layer: nn.MultiheadAttention, x: Tensor) -> Tensor:
+    return x @ (layer.in_proj_weight if layer.in_proj_weight is not None else layer.k_proj_weight).T
+
+
+def inner(times: slice) -> Callable[[nn.Module, Tensor], Tensor]:
+    """What a convolution gives away from its edges."""
+    return lambda layer, x: layer(x)[..., times]
+
+
+SUMS: dict[str, tuple[nn.Module, tuple[int, ...]]] = {
+    "Linear": (nn.Linear(6, 3, bias=False), (6,)),
+    "Bilinear": (Of(nn.Bilinear(4, 5, 3, bias=False), lambda f, x: f(*x.split([4, 5], -1))), (9,)),
+    "Conv1d, groups": (Of(nn.Conv1d(6, 4, 3, groups=2, bias=False), inner(slice(None))), (6, 8)),
+    "depthwise": (Of(nn.Conv1d(6, 6, 3, groups=6, bias=False), inner(slice(None))), (6, 8)),
+    "transposed": (Of(nn.ConvTranspose1d(6, 2, 3, bias=False), inner(slice(2, -2))), (6, 8)),
+    "transposed, strides that divide": (
+        Of(nn.ConvTranspose1d(6, 4, 4, 2, groups=2, bias=False), inner(slice(2, -2))), (6, 8),
+    ),
+    "transposed, strides that do not": (
+        Of(nn.ConvTranspose1d(6, 2, 3, 2, bias=False), inner(slice(2, -3))), (6, 9),
+    ),
+    "transposed, stride as long as the filter": (
+        Of(nn.ConvTranspose2d(3, 2, 2, 2, bias=False), inner(slice(None))), (3, 4, 4),
+    ),
+    "attention": (Of(nn.MultiheadAttention(6, 2), first_projection), (6,)),
+    "attention, other keys": (
+        Of(nn.MultiheadAttention(6, 2, kdim=3, vdim=5), first_projection), (3,),
+    ),
+    "LSTM cell": (Of(nn.LSTMCell(5, 7), gates), (12,)),
+    "GRU cell": (Of(nn.GRUCell(5, 7), gates), (12,)),
+    "weight norm": (parametrizations.weight_norm(nn.Linear(6, 3, bias=False)), (6,)),
+    "weight norm, Conv1d": (
+        Of(parametrizations.weight_norm(nn.Conv1d(6, 4, 3, bias=False)), inner(slice(None))),
+        (6, 8),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SUMS)
+def test_fan_in_keeps_the_variance_of_the_sums_of_every_layer(kind: str) -> None:
+    """Over weights from the prior; inputs are 1 or -1."""
+    torch.manual_seed(0)
+    net, shape = SUMS[kind]
+    model = BayesianModel(net, priors.fan_in(1.5))
+    weights = {name: prior.sample((4000,)) for name, prior in model.priors().items()}
+    flat = torch.cat([values.flatten(1) for values in weights.values()], 1)
+    sums = model.predict(flat, torch.zeros(0), torch.randn(4, *shape).sign())
+    assert sums.square().mean().item() == pytest.approx(1.5**2, rel=0.05)
+
+
+class Tables(nn.Module):
+    """The parameters beside the layers of a vision transformer, as torchvision names them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv_proj = nn.Conv2d(3, 8, 4, 4)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, 8))
+        self.pos_embedding = nn.Parameter(torch.zeros(1, 5, 8))
+        self.relative_position_bias_table = nn.Parameter(torch.zeros(49, 2))
+        self.layer_scale = nn.Parameter(torch.ones(8, 1, 1))
+        self.pos_tables = nn.ParameterList([torch.zeros(3, 8)])
+        self.attention = nn.MultiheadAttention(8, 2, add_bias_kv=True)
+        self.norm = nn.LayerNorm([4, 8])
+        self.slope = nn.PReLU(8)
+        self.embed = nn.Embedding(20, 8)
+        self.bag = nn.EmbeddingBag(20, 8)
+        self.head = nn.Linear(8, 20)
+
+
+def moments(net: nn.Module, gain: float = 2.0) -> dict[str, tuple[float, float]]:
+    """Mean and scale of each parameter's prior."""
+    found = BayesianModel(net, priors.fan_in(gain)).priors()
+    return {
+        name: (prior.base_dist.loc.flatten()[0].item(), prior.base_dist.scale.flatten()[0].item())
+        for name, prior in found.items()
+    }
+
+
+def test_fan_in_of_what_meets_one_input() -> None:
+    found = moments(Tables())
+    alone = {"class_token", "pos_embedding", "relative_position_bias_table", "layer_scale",
+             "pos_tables.0", "attention.bias_k", "attention.bias_v", "attention.in_proj_bias",
+             "norm.bias", "embed.weight", "bag.weight", "head.bias"}  # fmt: skip
+    assert {name for name, moment in found.items() if moment == (0.0, 2.0)} >= alone
+    assert found["norm.weight"] == (1.0, 2.0)
+    assert found["slope.weight"] == (0.25, 2.0)
+    assert found["conv_proj.weight"] == (0.0, pytest.approx(2 / math.sqrt(48)))
+    assert found["head.weight"] == (0.0, pytest.approx(2 / math.sqrt(8)))
+
+
+def test_fan_in_of_tied_weights_is_that_of_the_larger_sum() -> None:
+    net = Tables()
+    net.head.weight = net.embed.weight
+    assert moments(net)["embed.weight"] == (0.0, pytest.approx(2 / math.sqrt(8)))
+
+
+def test_fan_in_of_the_librarys_transformers() -> None:
+    swin = moments(Swin((8, 8), dim=8, depths=(2, 2), heads=(2, 4)))
+    tables = [name for name in swin if name.endswith(".bias") and "." in name[:-5]]
+    assert {swin[name] for name in tables} == {(0.0, 2.0)}  # of positions, and of layers
+    assert swin["down.0.0.qkv.weight"] == (0.0, pytest.approx(2 / math.sqrt(8)))
+    assert swin["merge.0.linear.weight"] == (0.0, pytest.approx(2 / math.sqrt(32)))
+    plain = ViT(8, 4, 1, 8, 1, 2, 16, 3)  # has layers alone
+    for name, parameter in plain.named_parameters():
+        by_shape = priors.fan_in(2.0)(name, parameter)
+        assert moments(plain)[name] == (by_shape.loc.item(), by_shape.scale.item())
+
+
+def test_a_rule_around_fan_in_knows_the_layers_as_well() -> None:
+    inner = priors.fan_in(2.0)
+
+    def rule(name: str, parameter: Tensor) -> dist.TorchDistribution | None:
+        return None if name.endswith("bias") else inner(name, parameter)
+
+    model = BayesianModel(nn.ConvTranspose1d(6, 2, 4, 2), rule)
+    assert model.drawn[0].prior.base_dist.scale[0, 0, 0].item() == pytest.approx(2 / math.sqrt(12))
+    assert inner("weight", parameter(6, 2, 4)).scale.item() == pytest.approx(2 / math.sqrt(8))
+
+
+class Mystery(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.projection = nn.Parameter(torch.zeros(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Mystery(), r"how many inputs meet 'projection', \(3, 4\), in a Mystery: give its prior"),
+        (parametrizations.orthogonal(nn.Linear(3, 3)), "'parametrizations.weight.original', "),
+        (parametrizations.spectral_norm(nn.Linear(3, 3)), "'parametrizations.weight.original', "),
+        (parametrizations.weight_norm(nn.ConvTranspose1d(3, 3, 2)), "'parametrizations.weight."),
+        (parametrizations.weight_norm(nn.Linear(3, 3), dim=1), "'parametrizations.weight.orig"),
+    ],
+)
+def test_fan_in_refuses_what_it_does_not_know(net: nn.Module, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BayesianModel(net, priors.fan_in())
+    rule = priors.fan_in()
+    other = dist.Normal(0.0, 0.1)
+    BayesianModel(net, lambda name, p: rule(name, p) if "bias" in name else other)
+
+
 def test_the_scale_mixture_has_the_density_of_its_formula() -> None:
     mixture = priors.scale_mixture(weight=0.25, wide=1.0, narrow=0.1)
     w = torch.tensor(0.3)
@@ -110,3 +275,9 @@ def test_a_prior_that_fits_is_not_made_anew() -> None:
     prior, weights = dist.Normal(torch.zeros(2), 1.0), torch.zeros(2)
     assert priors.like(prior, weights) is prior
     assert priors.like(prior, weights.double()).loc.dtype == torch.float64
+
+
+def test_fan_in_can_be_sent_to_other_processes() -> None:
+    rule = pickle.loads(pickle.dumps(priors.fan_in(2.0)))
+    net = nn.Linear(16, 3)
+    assert BayesianModel(net, prior=rule).sites[0].prior.base_dist.scale[0, 0] == 0.5

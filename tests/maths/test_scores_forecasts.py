@@ -17,6 +17,7 @@ from spnb.maths import scores
 from spnb.maths.likelihoods import Categorical, HeteroscedasticNormal, Likelihood, Normal
 
 NOISY = HeteroscedasticNormal()
+ENERGIES = (scores.energy_score, scores.ensemble_energy_score)
 LEVELS = (0.01, 0.05, 0.5, 0.9, 0.999)
 
 
@@ -168,7 +169,8 @@ def test_any_distribution_with_a_cdf_has_quantiles() -> None:
 def test_the_table_of_real_targets_holds_what_the_noise_allows() -> None:
     draws, targets = problem()
     found = scores.evaluate(draws, targets, NOISY)
-    assert set(found) == {"rmse", "nll", "energy_score", "crps", "coverage_90"}
+    energies = {"energy_score", "ensemble_energy_score"}
+    assert set(found) == {"rmse", "nll", "crps", "coverage_90"} | energies
     assert found["crps"] == scores.crps(draws, targets, NOISY).mean().item()
     assert found["coverage_90"] == scores.coverage(draws, targets, NOISY).mean().item()
     mean = draws.chunk(2, -1)[0].mean(0)
@@ -176,7 +178,8 @@ def test_the_table_of_real_targets_holds_what_the_noise_allows() -> None:
     laplace = Likelihood(lambda p: dist.Laplace(p, 1.0))
     known = Normal(0.5)
     means = draws[..., :3]
-    assert set(scores.evaluate(means, targets, laplace)) == {"rmse", "nll", "energy_score"}
+    found = scores.evaluate(means, targets, laplace)
+    assert set(found) == {"rmse", "nll", "ensemble_energy_score"}
     assert "crps" in scores.evaluate(means, targets, known)
 
 
@@ -191,8 +194,62 @@ def test_what_has_no_such_score_is_refused() -> None:
     draws, targets = problem()
     with pytest.raises(ValueError, match="the likelihood is a Categorical"):
         scores.crps(draws, targets, Categorical())
+    poisson = Likelihood(lambda p: dist.Poisson(p.exp()))
+    counts = targets.abs().round()
+    for run in (
+        lambda: scores.quantiles(draws[..., :3], poisson, (0.5,)),
+        lambda: scores.pit(draws[..., :3], counts, poisson),
+        lambda: scores.coverage(draws[..., :3], counts, poisson),
+        lambda: scores.sharpness(draws[..., :3], poisson),
+        lambda: scores.pinball(draws[..., :3], counts, poisson, (0.5,)),
+    ):
+        with pytest.raises(ValueError, match="torch knows no i?cdf of a Poisson distribution"):
+            run()
+    with pytest.raises(ValueError, match="knows the predictive of classes and of normal noise"):
+        scores.energy_score(draws[..., :3], counts, poisson)
     for level in (0.0, 1.0, 90.0):
         with pytest.raises(ValueError, match=f"level={level:g}"):
             scores.quantiles(draws, NOISY, (level,))
         with pytest.raises(ValueError, match="between 0 and 1"):
             scores.coverage(draws, targets, NOISY, level)
+
+
+def test_targets_that_would_broadcast_are_brought_to_the_draws_or_refused() -> None:
+    draws, targets = problem(places=1)
+    expected = scores.evaluate(draws, targets, NOISY)
+    assert scores.evaluate(draws, targets.squeeze(-1), NOISY) == expected
+    square, column = torch.randn(4, 6, 6).double(), torch.randn(6).double()
+    for score in (scores.evaluate, scores.crps, scores.pit, scores.energy_score):
+        with pytest.raises(ValueError, match=r"y has shape \(6,\) .* ask for \(6, 6\)"):
+            score(square, column, Normal(1.0))
+
+
+@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("places", [1, 3])
+def test_energy_scores_do_not_depend_on_the_portions(
+    samples: int, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws, targets = problem(samples, items=50, places=places)
+    whole = [score(draws, targets, NOISY) for score in ENERGIES]
+    again = [score(draws, targets, NOISY) for score in ENERGIES]
+    monkeypatch.setattr("spnb.maths.scores.energy.NUMBERS", 7 * samples * (samples + 2 * places))
+    small = [score(draws, targets, NOISY) for score in ENERGIES]
+    for found, same, portions in zip(whole, again, small, strict=True):
+        assert found.shape == (50,) and found.dtype == torch.float64
+        assert torch.equal(found, same)  # also where targets are drawn
+        if places == 1 or found is whole[1]:
+            torch.testing.assert_close(portions, found)
+
+
+def test_the_energy_score_is_the_crps_of_more_and_more_samples() -> None:
+    """The mixture of S is judged as it is by the CRPS, which a few samples make too large."""
+    generator = torch.Generator().manual_seed(7)
+    centre = torch.randn(4000, 1, generator=generator, dtype=torch.float64)
+    y = centre + 1.2 * torch.randn(4000, 1, generator=generator, dtype=torch.float64)
+    means = centre + torch.randn(200, 4000, 1, generator=generator, dtype=torch.float64)
+    many = scores.crps(means[:, :500], y[:500], Normal(0.5)).mean()
+    few = scores.energy_score(means[:3, :500], y[:500], Normal(0.5))
+    error = few.std() / math.sqrt(500)
+    assert abs(few.mean() - many) < 4 * error
+    plain = scores.crps(means[:3], y, Normal(0.5)) - scores.energy_score(means[:3], y, Normal(0.5))
+    assert plain.mean() > 0.05

@@ -29,7 +29,7 @@ def test_scores_are_the_same_on_two_ranks(pool: spnb.WorkerPool, likelihood: str
     y = torch.randn(31, 2, dtype=torch.float64) if real else torch.randint(4, (31,))
     alone = spnb.score(posterior, (x, y), num_samples=SAMPLES)
     assert set(alone) == (
-        {"rmse", "nll", "energy_score", "crps", "coverage_90"}
+        {"rmse", "nll", "energy_score", "ensemble_energy_score", "crps", "coverage_90"}
         if real
         else {"accuracy", "nll", "brier", "ece"}
     )

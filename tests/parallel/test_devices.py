@@ -57,6 +57,10 @@ def test_too_few_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(devices.DEVICE_VARIABLE, "cuda")
     with pytest.raises(RuntimeError, match="use at most 2 ranks"):
         devices.choose(0, 4)
+    assert devices.choose(0, 2)[0].type == "cuda"
+    see_gpus(monkeypatch, 0)
+    with pytest.raises(RuntimeError, match=r"but 0 can be seen: use SPNB_DEVICE=cpu\."):
+        devices.choose(0, 1)
 
 
 def test_the_wish_decides(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,10 +46,15 @@ OBJECTIVES: dict[str, Callable[[], spnb.Objective]] = {
     "PredictiveNLL": spnb.PredictiveNLL,
     "AlphaDivergence": lambda: spnb.AlphaDivergence(0.5),
     "EnergyScore": spnb.EnergyScore,
+    "EnergyScore of reals": spnb.EnergyScore,
+    "EnsembleEnergyScore": spnb.EnsembleEnergyScore,
     "GaussianMoments": spnb.GaussianMoments,
     "per item": lambda: spnb.Objective(confident),
     "scalar": lambda: spnb.Objective(worst_case),
 }
+
+OF_REALS = ("GaussianMoments", "EnergyScore of reals")
+"""The objectives that are tried on real targets; the others are on classes."""
 
 Problem = tuple[spnb.MeanField, tuple[Tensor, Tensor]]
 

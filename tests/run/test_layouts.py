@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import spnb
-from tests.run.problems import OBJECTIVES, Attention, mlp, problem, relative
+from tests.run.problems import OBJECTIVES, OF_REALS, Attention, mlp, problem, relative
 
 PoolOf = Callable[[int], spnb.WorkerPool]
 LAYOUTS = [(1, 1), (2, 1), (1, 2), (2, 2), (3, 1), (1, 3)]
@@ -31,7 +31,7 @@ def all_gradients(
     """Gradients of every case, on whichever rank calls."""
     found = []
     for name, net, S, rows, recompute in CASES:
-        likelihood = "normal" if name == "GaussianMoments" else "categorical"
+        likelihood = "normal" if name in OF_REALS else "categorical"
         posterior, data = problem(rows, dtype, net, likelihood)
         found.append(
             spnb.gradients(
@@ -90,7 +90,7 @@ def test_pairs_of_opposite_noise_may_be_parted(pool_of: PoolOf, degrees: tuple[i
     layout = spnb.Layout(*degrees)
     posterior, data = problem(25)
     posterior = spnb.MeanField(posterior.model, init_scale=0.3, antithetic=True)
-    for objective in (spnb.ELBO(), spnb.PredictiveNLL()):
+    for objective in (spnb.ELBO(), spnb.PredictiveNLL(), spnb.EnergyScore()):
         options = {"objective": objective, "num_samples": 5}
         expected = spnb.gradients(posterior, data, **options)
         for found in pool_of(layout.size).run(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,8 +23,18 @@ from spnb.maths.swin import Swin
 from spnb.run.footprint import Footprint, Held, footprint
 from spnb.run.memory import needed, of_rank
 from spnb.run.optimizer import adam
+from tests.run import nets
 
 NLL = spnb.PredictiveNLL()
+
+
+WIDE: dict[str, Callable[[], nn.Module]] = {
+    "lstm": lambda: nets.Recurrent(nn.LSTM, 256),
+    "gru": lambda: nets.Recurrent(nn.GRU, 256),
+    "masked": lambda: nets.Masked(512),
+    "words": lambda: nets.Words(64, 2),
+}
+"""Networks that fake tensors cannot run, or not with several samples at once."""
 
 
 def workload(name: str) -> tuple[spnb.MeanField, tuple[Tensor, Tensor]]:
@@ -32,6 +43,9 @@ def workload(name: str) -> tuple[spnb.MeanField, tuple[Tensor, Tensor]]:
     if name == "mlp":
         net: nn.Module = mlp((64, 768, 768, 10))
         data, likelihood = (torch.zeros(32, 64), labels), "categorical"
+    elif name in WIDE:
+        net, data = WIDE[name](), nets.data(name, 32)
+        likelihood = "categorical"
     elif name == "vit":
         net = ViT(patch=4, dim=48, depth=2, heads=3, hidden=96)
         data, likelihood = (torch.zeros(32, 3, 32, 32), labels), "categorical"
@@ -64,6 +78,13 @@ BOTH = {"objective": NLL, "samples_in_flight": 2}
         ("mlp", AT_ONCE, 0.04),
         pytest.param("vit", AT_ONCE, 0.04, marks=pytest.mark.exhaustive),
         ("vit", BOTH, 0.04),
+        ("lstm", ONE_BY_ONE, 0.2),  # oneDNN works in memory of its own on the way back
+        ("lstm", KEPT, 0.05),
+        pytest.param("gru", ONE_BY_ONE, 0.02, marks=pytest.mark.exhaustive),
+        ("masked", ONE_BY_ONE, 0.02),
+        pytest.param("masked", KEPT, 0.04, marks=pytest.mark.exhaustive),
+        ("words", ONE_BY_ONE, 0.02),
+        pytest.param("words", KEPT, 0.04, marks=pytest.mark.exhaustive),
         pytest.param("swin", BOTH, 0.04, marks=pytest.mark.exhaustive),
     ],
 )
@@ -197,13 +218,71 @@ def test_one_row_has_a_footprint_too() -> None:
     assert replace(one, weights=two.weights) == one
 
 
-def test_bad_requests() -> None:
+def test_an_objective_of_the_batch_gathers_its_rows() -> None:
+    """Each of four ranks sees the predictions of all 32 rows, not of its own 8 alone."""
     posterior, data = workload("mlp")
-    with pytest.raises(ValueError, match="num_samples=0 must be at least 1"):
-        needed(posterior, data, num_samples=0)
-    with pytest.raises(TypeError, match="objective='elbo' is no spnb.Objective"):
-        needed(posterior, data, objective="elbo")
-    with pytest.raises(ValueError, match="num_samples=8"):
-        needed(posterior, data, layout=spnb.Layout(16), num_samples=8)
-    with pytest.raises(ValueError, match="give all axes"):
-        needed(posterior, data, layout=spnb.Layout(sample=-1))
+    options = {"num_samples": 4, "batch_size": 32, "layout": spnb.Layout(data=4)}
+    per_item, of_batch = (
+        needed(posterior, data, objective=spnb.Objective(function), **options)
+        for function in (lambda p, _: p.var(0).mean(-1), lambda p, _: p.var(0).mean())
+    )
+    part, numbers = "batch and predictions", 4 * 10 * (32 - 8)
+    # in float32, twice, with a gradient and what the loss makes of them
+    assert of_batch.parts[part] - per_item.parts[part] == 4 * 5 * numbers
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "match"),
+    [
+        ({"num_samples": 0}, ValueError, "num_samples=0 must be at least 1"),
+        ({"num_samples": 2.5}, TypeError, "num_samples=2.5 must be a whole number"),
+        ({"batch_size": True}, TypeError, "batch_size=True must be a whole number"),
+        ({"batch_size": None}, TypeError, "batch_size=None must be a whole number"),
+        ({"samples_in_flight": -1}, ValueError, "samples_in_flight=-1 must be at least 1"),
+        ({"objective": "elbo"}, TypeError, "wrap a function of predictions and targets"),
+        ({"recompute": 1}, TypeError, "recompute=1 must be True or False"),
+        ({"layout": 2}, TypeError, "layout is a int; give a spnb.Layout or None"),
+        ({"layout": spnb.Layout(16), "num_samples": 8}, ValueError, "num_samples=8"),
+        ({"layout": spnb.Layout(sample=-1)}, ValueError, "give all axes"),
+        ({"layout": spnb.Layout(shard=2), "samples_in_flight": 2}, ValueError, "leave it out"),
+    ],
+)
+def test_bad_requests(wrong: dict[str, object], error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        needed(*workload("mlp"), **wrong)
+
+
+def test_what_cannot_be_trained_has_no_memory() -> None:
+    posterior, (x, y) = workload("mlp")
+    sharded = {"layout": spnb.Layout(shard=2)}
+    with pytest.raises(TypeError, match="posterior is a BayesianModel"):
+        needed(posterior.model, (x, y))
+    with pytest.raises(ValueError, match="each input needs its target"):
+        needed(posterior, (x, y[:3]))
+    with pytest.raises(ValueError, match="each input needs its target"):
+        needed(posterior, (x.to("meta"), y[:3]))
+    with pytest.raises(ValueError, match="outside the classes"):
+        needed(posterior, (x, y + 10))
+    with (
+        pytest.warns(UserWarning, match="LowRank trains 10"),
+        pytest.raises(TypeError, match="use a layout with shard=1"),
+    ):
+        needed(spnb.LowRank(posterior.model), (x, y), **sharded)
+    with pytest.raises(ValueError, match="looks at all samples together"):
+        needed(spnb.Ensemble(posterior.model, 4), (x, y), objective=NLL)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    posterior, (x, y) = workload("mlp")
+    options = {"num_samples": 3, "batch_size": 16, "samples_in_flight": 2}
+    found = needed(posterior, (x, y), **{name: np.int64(n) for name, n in options.items()})
+    assert found == needed(posterior, (x, y), **options)
+    arrays = x.double().numpy(), y.numpy()
+    assert needed(posterior, arrays, **options) == found, "x counts in the net's precision"
+
+
+def test_another_method_is_told_that_it_is_one() -> None:
+    posterior, data = workload("mlp")
+    ensemble = spnb.Ensemble(posterior.model, 4)
+    with pytest.warns(UserWarning, match="this Ensemble trains 4, and differs accordingly"):
+        needed(ensemble, data)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
 import time
 from collections.abc import Callable
-from math import ceil, inf
+from math import ceil, inf, nan
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from pyro.distributions import MultivariateNormal, Normal
+from pyro.distributions.torch_distribution import TorchDistributionMixin as Distribution
 
 import spnb
 from spnb.maths.networks import ViT, mlp
@@ -177,20 +182,109 @@ def test_graphs_are_kept_unless_samples_are_to_be_evaluated_twice() -> None:
     assert again.best.memory < kept.best.memory and again.best.seconds > kept.best.seconds
 
 
-def test_bad_requests() -> None:
+BAD = {
+    "num_samples": [0, -1, True, 2.5, "4", nan],
+    "batch_size": [0, -1, True, 2.5, "4", nan],
+    "world_size": [0, -1, True, 2.5, "4", nan],
+    "memory_limit": [0, -1.0, True, "80 GB", nan],
+    "recompute": [1, None, "yes"],
+    "objective": ["elbo", worst_case],
+    "machine": ["H100", 8],
+    "pool": [2],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
+def test_bad_requests(name: str, value: object) -> None:
+    """Each in a sentence of the library's own, which names the argument."""
+    posterior, data = problem(4)
+    options = {"num_samples": 2, "machine": MADE_UP, "world_size": 2} | {name: value}
+    with pytest.raises((TypeError, ValueError), match=f"^{name}(=| is a ).*[.)]$") as caught:
+        spnb.plan(posterior, data, **options)
+    assert caught.traceback[-1].path.is_relative_to(Path(spnb.__file__).parent)
+
+
+def test_bad_data() -> None:
+    posterior, (x, y) = problem(4)
+    options = {"num_samples": 2, "machine": MADE_UP, "world_size": 2}
+    for wrong, error in (((x, y[:2]), ValueError), ((x * nan, y), ValueError), (x, TypeError)):
+        with pytest.raises(error, match=r"each input|NaN or infinite|must be a pair"):
+            spnb.plan(posterior, wrong, **options)
+    with pytest.raises(TypeError, match="posterior is a BayesianModel"):
+        spnb.plan(posterior.model, (x, y), **options)
     with pytest.raises(TypeError, match="on a spnb.WorkerPool, but got a NoneType"):
         spnb.calibrate(None)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    posterior, data = problem(8)
+    options = {"num_samples": 4, "batch_size": 6, "world_size": 2, "memory_limit": 10**6}
+    found, same = (
+        spnb.plan(posterior, data, machine=MADE_UP, **{n: kind(v) for n, v in options.items()})
+        for kind in (np.int64, int)
+    )
+    assert found.predictions == same.predictions
+    options["memory_limit"] = np.float32(1e6)
+    assert spnb.plan(posterior, data, machine=MADE_UP, **options).predictions == same.predictions
+
+
+def test_as_many_samples_as_fit_takes() -> None:
+    posterior, data = problem(8)
+    options = {"machine": MADE_UP, "world_size": 1}
+    usual, eight = (spnb.plan(posterior, data, **options, **n) for n in ({}, {"num_samples": 8}))
+    assert usual.predictions == eight.predictions
+    with pytest.warns(UserWarning, match="this Ensemble trains 5"):
+        plan = spnb.plan(spnb.Ensemble(posterior.model, 5), data, **options)
+    assert plan.best.parts["passes"] == pytest.approx(usual.best.parts["passes"] * 5 / 8)
+
+
+def test_far_too_many_ranks_are_refused_at_once() -> None:
+    """Of a million ranks, all pairs of axes were tried before: a million squared."""
+    posterior, data = problem(64)
+    with pytest.raises(
+        ValueError, match="1000000 ranks cannot share S = 8 samples and B = 64 rows"
+    ):
+        spnb.plan(posterior, data, machine=spnb.machines.H100, world_size=10**6)
+
+
+def test_nothing_is_measured_before_a_plan_is_possible(pool_of: PoolOf) -> None:
     posterior, data = problem(4)
-    with pytest.raises(ValueError, match="Give a pool to measure on, or a machine"):
-        spnb.plan(posterior, data, num_samples=2)
-    for name in ("num_samples", "batch_size", "world_size"):
-        options = {"num_samples": 2, "machine": MADE_UP, "world_size": 2} | {name: 0}
-        with pytest.raises(ValueError, match=f"{name}=0 must be at least 1"):
-            spnb.plan(posterior, data, **options)
-    with pytest.raises(ValueError, match="4 ranks cannot share S = 1 samples and B = 2 rows"):
-        spnb.plan(
-            posterior, data, num_samples=1, batch_size=2, machine=MADE_UP, world_size=4
-        )  # fmt: skip
+    pool = pool_of(2)
+    before = pool.run(os.getpid)
+    for wrong in ({"num_samples": 1, "world_size": 64}, {"world_size": 4}, {"objective": "elbo"}):
+        with pytest.raises((TypeError, ValueError)):
+            spnb.plan(posterior, data, pool=pool, **wrong)
+    with torch.device("meta"):
+        net = mlp((4, 8, 3))
+    absent = spnb.MeanField(spnb.BayesianModel(net))
+    batch = torch.zeros(4, 4), torch.zeros(4, dtype=torch.long)
+    with pytest.raises(ValueError, match="posterior or data lie on the meta device"):
+        spnb.plan(absent, batch, pool=pool)
+    assert pool.run(os.getpid) == before
+
+
+def test_the_shards_of_a_prior_that_cannot_be_cut_are_not_planned() -> None:
+    """`spnb.fit` would refuse them."""
+
+    def together(name: str, parameter: torch.Tensor) -> Distribution:
+        return Normal(torch.zeros_like(parameter), 1.0).to_event(parameter.dim())
+
+    def apart(name: str, parameter: torch.Tensor) -> Distribution:
+        zeros = torch.zeros(parameter.numel())
+        return (
+            MultivariateNormal(zeros, torch.eye(len(zeros)))
+            if parameter.dim() == 1
+            else Normal(0.0, 1.0)
+        )
+
+    x, y = torch.randn(8, 4), torch.randint(3, (8,))
+    options = {"machine": MADE_UP, "world_size": 2, "memory_limit": 1.0}
+    shards = {}
+    for prior in (together, apart):
+        posterior = spnb.MeanField(spnb.BayesianModel(mlp((4, 8, 3)), prior))
+        found = spnb.plan(posterior, (x, y), **options)
+        shards[prior] = {p.layout.shard for p in found.predictions}
+    assert shards == {together: {1, 2}, apart: {1}}
 
 
 def test_flops_are_those_of_the_matrix_products() -> None:

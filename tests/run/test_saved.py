@@ -101,6 +101,16 @@ def test_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
         spnb.load(file, single)
 
 
+def test_another_network_or_likelihood_of_the_same_shape_is_told(tmp_path: Path) -> None:
+    posterior, _ = trained("MeanField")
+    file = spnb.save(posterior, tmp_path / "file")
+    net = problem()[0].model.net
+    assert isinstance(net, torch.nn.Sequential)
+    net[1] = torch.nn.ReLU()
+    with pytest.warns(UserWarning, match="another model: .*=torch.Tanh there, torch.ReLU here"):
+        spnb.load(file, spnb.BayesianModel(net))
+
+
 def test_a_failed_write_leaves_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,3 +146,22 @@ def test_only_known_methods_are_saved(tmp_path: Path, monkeypatch: pytest.Monkey
     again = spnb.load(tmp_path / "file", start.model)
     assert type(again) is Own
     assert torch.equal(spnb.predict(again, x), spnb.predict(own, x))
+
+
+def test_what_fit_and_nuts_return_is_saved(tmp_path: Path) -> None:
+    start, (x, y) = problem(25)
+    fitted = spnb.fit(start, (x, y), epochs=2)
+    chains = spnb.nuts(start.model, (x, y), num_chains=1, num_samples=4, warmup=4)
+    for found in (fitted, chains):
+        again = spnb.load(spnb.save(found, tmp_path / "file"), start.model)
+        assert type(again) is type(found.posterior)
+        for name, value in found.posterior.state_dict().items():
+            assert torch.equal(again.state_dict()[name], value)
+
+
+def test_what_holds_no_posterior_is_refused(tmp_path: Path) -> None:
+    start, _ = problem()
+    for wrong in (start.model, start.model.net, start.state_dict(), str(tmp_path), None):
+        with pytest.raises(TypeError, match="posterior is a .*; give what spnb.fit returned, or a"):
+            spnb.save(wrong, tmp_path / "file")
+    assert list(tmp_path.iterdir()) == []

@@ -21,7 +21,7 @@ from spnb.run.loop import Loop
 from spnb.run.optimizer import adam
 from spnb.run.setup import begin
 from tests.methods import METHODS
-from tests.run.problems import OBJECTIVES, Attention, mlp, problem, relative
+from tests.run.problems import OBJECTIVES, OF_REALS, Attention, mlp, problem, relative
 
 PoolOf = Callable[[int], spnb.WorkerPool]
 LAYOUTS = [(1, 1, 2), (2, 1, 2), (1, 2, 2), (1, 1, 3)]
@@ -53,7 +53,7 @@ def cases() -> list[tuple[str, Any, int, Any]]:
 def all_gradients(layout: spnb.Layout | None) -> list[dict[str, Tensor]]:
     found = []
     for name, net, S, prior in cases():
-        likelihood = "normal" if name == "GaussianMoments" else "categorical"
+        likelihood = "normal" if name in OF_REALS else "categorical"
         posterior, data = problem(25, net=net, likelihood=likelihood, prior=prior)
         options: dict[str, Any] = dict(num_samples=S, seed=3, step=7, layout=layout)
         found.append(spnb.gradients(posterior, data, objective=OBJECTIVES[name](), **options))
@@ -197,7 +197,7 @@ def test_what_cannot_be_shared_out_is_refused(pool_of: PoolOf) -> None:
         pool_of(2).run(wrong, layout, "MeanField", samples_in_flight=2)
     with pytest.raises(ValueError, match=r"'0.bias', a MultivariateNormal, cannot be cut"):
         pool_of(2).run(wrong, layout, "MeanField", correlated)
-    with pytest.raises(ValueError, match="2 ranks along data and shard but only 1 rows"):
+    with pytest.raises(ValueError, match="2 ranks along data and shard but only 1 row: 1"):
         pool_of(2).run(wrong, layout, "MeanField", batch_size=1)
 
 

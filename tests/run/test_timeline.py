@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ import spnb
 from spnb.maths.networks import mlp
 from spnb.parallel.trace import Span
 from spnb.run.timeline import timeline
+from tests.run import nets
 
 PoolOf = Callable[[int], spnb.WorkerPool]
 
@@ -96,3 +98,37 @@ def test_uneven_samples_and_a_loss_that_needs_all_predictions(
     counts = [Counter(span.name for span in spans) for spans in by_rank]
     assert [count["draw"] for count in counts] == [2, 1]
     assert all(count["all-gather"] == count["all-reduce"] == 1 for count in counts)
+
+
+@pytest.mark.parametrize("name", nets.NETS)
+def test_a_step_of_whatever_is_trained(name: str) -> None:
+    posterior = spnb.MeanField(spnb.BayesianModel(nets.NETS[name]()))
+    check(timeline(posterior, nets.data(name), num_samples=2), PARTS, draws=2)
+
+
+def test_as_many_samples_as_fit_takes(case: tuple[spnb.MeanField, object]) -> None:
+    posterior, data = case
+    for start, draws in ((posterior, 8), (spnb.Ensemble(posterior.model, 3), 3)):
+        check(timeline(start, data, num_samples=None), PARTS, draws)  # type: ignore[arg-type]
+        check(timeline(start, data), PARTS, draws)  # type: ignore[arg-type]
+
+
+BAD = {
+    "num_samples": [0, -1, True, 2.5, "4"],
+    "samples_in_flight": [0, -1, True, 2.5, "4"],
+    "seed": [None, "0", 1.5],
+    "objective": ["elbo"],
+    "layout": [2],
+    "recompute": [None, 1],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, values in BAD.items() for v in values])
+def test_bad_requests(case: tuple[spnb.MeanField, object], name: str, value: object) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"^{name}(=| is a )"):
+        timeline(*case, **{name: value})  # type: ignore[arg-type]
+
+
+def test_numbers_of_numpy_are_numbers(case: tuple[spnb.MeanField, object]) -> None:
+    options = {"num_samples": np.int64(2), "samples_in_flight": np.int64(1), "seed": np.uint8(1)}
+    check(timeline(*case, **options), PARTS, draws=2)  # type: ignore[arg-type]

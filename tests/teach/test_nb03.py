@@ -68,6 +68,7 @@ def test_exercise_1_tells_which_samples(
         (lambda x, kl, s, n, w: x.mean() / w + kl / n / w, "mean-of-means"),
         (lambda x, kl, s, n, w: x.sum() + kl / n / w, "samples-not-averaged"),
         (lambda x, kl, s, n, w: x.sum() / s + kl / w, "kl-not-divided"),
+        (lambda x, kl, s, n, w: x.sum() / s + kl / s / w, "kl-by-samples"),
         (lambda x, kl, s, n, w: x.sum() / s, "kl-missing"),
         (lambda x, kl, s, n, w: (x.sum() / s + kl / n / w) / w, "divided-twice"),
         (lambda x, kl, s, n, w: None, "no-return"),
@@ -94,6 +95,9 @@ def test_exercise_3(answer: Callable[..., object], expected: str) -> None:
     assert found() == expected
 
 
+NUM_DATA = 40
+
+
 def noise(step: int, sample: int) -> Tensor:
     generator = torch.Generator().manual_seed(1000 * step + sample)
     return torch.randn(6, generator=generator, dtype=torch.float64)
@@ -112,7 +116,7 @@ def part(
     mu, rho = mu.clone().requires_grad_(), rho.clone().requires_grad_()
     sigma = softplus(rho)
     losses = [((x @ (mu + sigma * noise(step, s)) - y) ** 2).mean() for s in ids]
-    kl = (0.5 * (mu**2 + sigma**2 - 1) - sigma.log()).sum() / len(x)
+    kl = (0.5 * (mu**2 + sigma**2 - 1) - sigma.log()).sum() / NUM_DATA
     loss = torch.stack(losses).sum() / divisor + kl_share * kl
     return torch.cat(torch.autograd.grad(loss, (mu, rho)))
 
@@ -152,6 +156,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
         (RIGHT, "right"),
         (parallel(lambda s, w, r: (range(r, s, w), s, 1.0)), "kl-counted-twice"),
         (parallel(lambda s, w, r: (range(r, s, w), s, 0.0)), "kl-missing"),
+        (parallel(lambda s, w, r: (range(r, s, w), s, NUM_DATA / 9 / w)), "kl-by-batch"),
         (
             parallel(lambda s, w, r: (range(r, s, w), len(range(r, s, w)), 1 / w)),
             "summed-not-averaged",
@@ -177,16 +182,16 @@ def inputs() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     ],
 )
 def test_exercise_4(pool: spnb.WorkerPool, answer: Callable[..., Tensor], expected: str) -> None:
-    nb03.exercise_4(answer, serial_gradient, inputs(), pool)
+    nb03.exercise_4(answer, serial_gradient, inputs(), NUM_DATA, pool)
     assert found() == expected
 
 
 @pytest.mark.slow
 def test_exercise_4_tells_the_figures(pool: spnb.WorkerPool) -> None:
-    nb03.exercise_4(RIGHT, serial_gradient, inputs(), pool)
+    nb03.exercise_4(RIGHT, serial_gradient, inputs(), NUM_DATA, pool)
     (difference,) = re.findall(r"\d\.\de[-+]\d\d", check.outcomes[-1].message)
     assert float(difference) < 1e-12
-    nb03.exercise_4(SIX_OF_SEVEN, serial_gradient, inputs(), pool)
+    nb03.exercise_4(SIX_OF_SEVEN, serial_gradient, inputs(), NUM_DATA, pool)
     assert "7 samples, only 6" in check.outcomes[-1].message
 
 

@@ -34,6 +34,7 @@ def stub(*_: object) -> object:
         (lambda x, kl, s, n, b, w: w * (x.sum() / (s * b) + kl / n), "kl-counted-twice"),
         (lambda x, kl, s, n, b, w: w * x.sum() / (s * b), "kl-missing"),
         (lambda x, kl, s, n, b, w: w * x.sum() / (s * b) + kl, "kl-not-divided"),
+        (lambda x, kl, s, n, b, w: w * x.sum() / (s * b) + kl / b, "kl-by-batch"),
         (lambda x, kl, s, n, b, w: w * x.sum() / b + kl / n, "samples-not-averaged"),
         (lambda x, kl, s, n, b, w: x.sum() / b + kl / n, "samples-not-averaged-and-w-missing"),
         (lambda x, kl, s, n, b, w: w * x.sum() / s + kl / n, "rows-not-averaged"),

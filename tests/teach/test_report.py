@@ -88,3 +88,23 @@ def test_what_a_report_cannot_be_of() -> None:
         spnb.score(fitted.posterior, (torch.zeros(3, 3), torch.full((3,), 7)))
     with pytest.raises(TypeError, match="posterior is a str"):
         report("posterior.safetensors", table(True))
+
+
+@pytest.mark.parametrize("classes", [True, False])
+def test_missing_targets_are_not_drawn(classes: bool) -> None:
+    """The same curves and words as of the rows that have a target."""
+    x, y = table(classes)
+    there = torch.rand(len(y), generator=torch.Generator().manual_seed(2)) > 0.3
+    mark = -1 if classes else float("nan")
+    known = y.masked_fill(~there.view(-1, *[1] * (y.dim() - 1)), mark)
+    own = spnb.likelihoods.Categorical if classes else spnb.likelihoods.HeteroscedasticNormal
+    fitted = trained("categorical" if classes else "heteroscedastic", 2)
+    fitted.posterior.model.likelihood = own(missing=mark)
+    drawn = []
+    for data in ((x, known), (x[there], y[there])):
+        figure, words = report(fitted, data, num_samples=16)
+        curves = [line.get_ydata() for axes in figure.axes for line in axes.lines]
+        drawn.append((curves, words.split("held out: ")[1]))
+    for found, expected in zip(*(curves for curves, _ in drawn), strict=True):
+        assert found == pytest.approx(expected)
+    assert drawn[0][1] == drawn[1][1]

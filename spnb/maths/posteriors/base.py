@@ -52,6 +52,9 @@ class Posterior(nn.Module):
     elementwise: bool = False
     common: tuple[str, ...] = ("point",)
 
+    #: whether `finish` has something to do, also where nothing is trained (``epochs=0``)
+    finishes: bool = False
+
     #: which weights this piece holds; None: it is the whole
     window: Window | None = None
 
@@ -75,6 +78,11 @@ class Posterior(nn.Module):
 
     def __init__(self, model: BayesianModel) -> None:
         super().__init__()
+        if not isinstance(model, BayesianModel):
+            raise TypeError(
+                f"model is a {type(model).__name__}; give a spnb.BayesianModel, such as "
+                "spnb.BayesianModel(net, likelihood='categorical')."
+            )
         self._model = (model,)
         self.piece_of_model: PieceOfModel | None = None
         self.cross_entropy = CrossEntropy(model)
@@ -91,9 +99,20 @@ class Posterior(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Posterior:
         """Take the model along to another device or precision."""
+        self.model._apply(fn, recurse)  # first, since it may refuse
         super()._apply(fn, recurse)
-        self.model._apply(fn, recurse)
         return self
+
+    def forward(self, *inputs: Any) -> Tensor:
+        """A posterior has no one output; see `spnb.predict`.
+
+        Raises:
+            NotImplementedError: says what to call instead.
+        """
+        raise NotImplementedError(
+            f"A {type(self).__name__} cannot be called: spnb.predict(posterior, x, num_samples=64) "
+            "gives the predictions of that many samples, [64, N, ...]."
+        )
 
     def options(self) -> dict[str, Any]:
         """What besides the model it was made with, as far as it shapes the parameters; for files.
@@ -115,6 +134,45 @@ class Posterior(nn.Module):
             total: how many steps there will be.
         """
         return None
+
+    def meet(self, x: Tensor) -> None:
+        """Look at a few rows of inputs, before training and before predictions.
+
+        Args:
+            x: inputs ``[b, ...]``, where the posterior computes.
+        """
+
+    def forget(self) -> None:
+        """Drop what an earlier training left behind besides the parameters, before the first step.
+
+        So an interrupted training cannot pass for a finished one.
+        """
+
+    @property
+    def lacks(self) -> str:
+        """What training has yet to leave behind, in words; empty: nothing."""
+        return ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything is there that samples are drawn from after training."""
+        return not self.lacks
+
+    def _refuse_unfinished(self) -> None:
+        """Refuse to draw samples from what is not there yet.
+
+        Raises:
+            ValueError: the posterior is unfinished; says what it lacks.
+        """
+        if lacks := self.lacks:
+            raise ValueError(f"This {type(self).__name__} cannot be sampled from yet: {lacks}.")
+
+    def check(self, predictions: Tensor) -> None:
+        """Refuse a likelihood that the method cannot take, before any work begins.
+
+        Args:
+            predictions: of a few rows, ``[1, b, ...]``.
+        """
 
     def observe(self, step: int, total: int) -> None:
         """Look at the parameters after each step of training.

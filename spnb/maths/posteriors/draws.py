@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spnb.maths.models import BayesianModel
@@ -19,7 +20,7 @@ class Draws(Posterior):
 
     Args:
         model: the Bayesian model.
-        draws: the weights ``[K, P]``; or K alone, for room to load them into.
+        draws: the weights ``[K, P]``; or K alone, for room to load them into, which is NaN.
 
     Attributes:
         draws: the weights ``[K, P]``.
@@ -31,7 +32,8 @@ class Draws(Posterior):
     def __init__(self, model: BayesianModel, draws: Tensor | int) -> None:
         super().__init__(model)
         start = model.flatten(model.drawn)
-        rows = start.new_zeros(draws, len(start)) if isinstance(draws, int) else draws.to(start)
+        room = start.new_full((draws, len(start)), torch.nan) if isinstance(draws, int) else draws
+        rows = room.to(start)
         if rows.dim() != 2 or rows.shape[1] != len(start) or not len(rows):
             raise ValueError(
                 f"draws has shape {tuple(rows.shape)}; the model's {len(start)} weights need "
@@ -53,8 +55,17 @@ class Draws(Posterior):
         """None can be trained."""
         return 0
 
+    @property
+    def lacks(self) -> str:
+        """Draws that were not filled in yet."""
+        empty = int(self.draws.isnan().any(1).sum())
+        return (
+            f"{empty} of its {len(self.draws)} draws are NaN; give their weights" if empty else ""
+        )
+
     def prepare(self) -> tuple[Tensor]:
         """The draws ``[K, P]``."""
+        self._refuse_unfinished()
         return (self.draws,)
 
     def draw(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+from torch import nn
+
 from spnb.maths.models import BayesianModel
-from spnb.maths.posteriors.base import whole
 from spnb.maths.posteriors.members import Members
 
 
@@ -16,16 +18,23 @@ class Ensemble(Members):
 
     Args:
         model: the Bayesian model. Member 0 starts at the values that the net holds.
-        size: number of members.
+        size: number of members; None: 5, or one for each of ``nets``.
         seed: names the initial values of the others.
+        nets: trained networks like the model's, at whose values the members start instead.
 
     Attributes:
         members: the weights, ``[M, P]``.
     """
 
-    def __init__(self, model: BayesianModel, size: int = 5, seed: int = 0) -> None:
-        whole("size", size, 1)
-        super().__init__(model, size, seed)
+    def __init__(
+        self,
+        model: BayesianModel,
+        size: int | None = None,
+        seed: int = 0,
+        *,
+        nets: Iterable[nn.Module] | None = None,
+    ) -> None:
+        super().__init__(model, size, seed, nets)
 
     def options(self) -> dict[str, Any]:
         """Number of members."""

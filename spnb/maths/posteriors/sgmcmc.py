@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable
+from fractions import Fraction
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors.base import whole
 from spnb.maths.posteriors.drawing import Key
 from spnb.maths.posteriors.members import Members
+from spnb.maths.posteriors.steps import fraction
 
 
 class SGMCMC(Members):
@@ -32,32 +36,37 @@ class SGMCMC(Members):
 
     Args:
         model: the Bayesian model. Chain 0 starts at the values that the net holds.
-        chains: M, number of chains.
+        chains: M, number of chains; None: 4, or one for each of ``nets``.
         cycles: how often the step size starts anew.
         keep: how many places are kept of each cycle.
         exploring: share of each cycle that goes without noise, from 0 to below 1.
         friction: :math:`\alpha`, above 0 and at most 1; 1 less the momentum.
         seed: names where the other chains start.
+        nets: trained networks like the model's, at whose values the chains start instead.
 
     Attributes:
         members: where the chains are, ``[M, P]``.
         kept: the places, ``[M, K, P]`` with K = cycles × keep; sample s after training is place
-            s // M of chain s % M, so that few samples come from all chains.
+            s // M of chain s % M, so that few samples come from all chains. Zero before training.
     """
 
     kept: Tensor
 
+    counted = ("chains", 4)
+
     def __init__(
         self,
         model: BayesianModel,
-        chains: int = 4,
+        chains: int | None = None,
         cycles: int = 4,
         keep: int = 4,
         exploring: float = 0.5,
         friction: float = 0.1,
         seed: int = 0,
+        *,
+        nets: Iterable[nn.Module] | None = None,
     ) -> None:
-        for name, value in (("chains", chains), ("cycles", cycles), ("keep", keep)):
+        for name, value in (("cycles", cycles), ("keep", keep)):
             whole(name, value, 1)
         if not 0 <= exploring < 1:
             raise ValueError(
@@ -65,15 +74,21 @@ class SGMCMC(Members):
             )
         if not 0 < friction <= 1:
             raise ValueError(f"friction={friction} must be above 0 and at most 1, which is SGLD.")
-        super().__init__(model, chains, seed)
+        super().__init__(model, chains, seed, nets)
         self.cycles, self.keep = cycles, keep
         self.exploring, self.friction = exploring, friction
-        kept = torch.zeros(chains, cycles * keep, self.members.shape[1])
+        kept = torch.zeros(self.size, cycles * keep, self.members.shape[1])
         self.register_buffer("kept", kept.to(self.members.detach()))
 
     def options(self) -> dict[str, Any]:
-        """Numbers of chains, cycles, and places kept in each."""
-        return {"chains": self.size, "cycles": self.cycles, "keep": self.keep}
+        """Numbers of chains, cycles and places kept in each, and how the chains move."""
+        return {
+            "chains": self.size,
+            "cycles": self.cycles,
+            "keep": self.keep,
+            "exploring": self.exploring,
+            "friction": self.friction,
+        }
 
     @property
     def num_draws(self) -> int:
@@ -92,7 +107,7 @@ class SGMCMC(Members):
         Raises:
             ValueError: the run is too short to keep as many places.
         """
-        wanted, sampling = self.cycles * self.keep, (1 - self.exploring) * total
+        wanted, sampling = self.cycles * self.keep, (1 - fraction(self.exploring)) * total
         if sampling < wanted:
             raise ValueError(
                 f"{wanted} places are to be kept of each chain, and only {int(sampling)} of the "
@@ -107,21 +122,53 @@ class SGMCMC(Members):
 
     def observe(self, step: int, total: int) -> None:
         """Keep the places at the ends of equal stretches of each cycle's sampling part."""
-        before, after = (self._places(at, total) for at in (step - 1, step))
-        if after > before:
-            self.kept[:, after - 1] = self.members.detach()
+        place = places(total, self.cycles, self.keep, self.exploring).get(step)
+        if place is not None:
+            self.kept[:, place] = self.members.detach()
 
-    def _places(self, step: int, total: int) -> int:
-        """How many places have been kept after a step."""
-        cycle, share = self.progress(step, total)
-        sampled = max(0.0, share - self.exploring) / (1 - self.exploring)
-        return cycle * self.keep + int(sampled * self.keep)
+    def forget(self) -> None:
+        """Drop the places of an earlier training; the chains go on from where they are."""
+        self.kept.zero_()
+
+    @property
+    def lacks(self) -> str:
+        """Places that were not kept yet."""
+        empty = int((~self.kept.any(2)).any(0).sum())
+        if not empty:
+            return ""
+        wanted = self.kept.shape[1]
+        return f"{empty} of {wanted} places of each chain are not kept yet; train it to the end"
 
     def prepare(self) -> tuple[Tensor]:
         """In training the chains ``[M, P]``; then all places, in the order of the samples."""
         if self.training:
             return super().prepare()
+        self._refuse_unfinished()
         return (self.kept.transpose(0, 1).flatten(0, 1),)
+
+
+@functools.lru_cache(maxsize=16)
+def places(total: int, cycles: int, keep: int, exploring: float) -> dict[int, int]:
+    """Which place is kept after which step, where a run has enough steps for all of them.
+
+    Args:
+        total: steps of the run.
+        cycles: number of cycles.
+        keep: places kept of each.
+        exploring: share of each cycle in which none is kept.
+    """
+    share = fraction(exploring)
+    ends = []
+    for place in range(cycles * keep):
+        cycle, number = divmod(place, keep)
+        within = share + (1 - share) * Fraction(number + 1, keep)
+        end = math.ceil(total * (cycle + within) / cycles)
+        # Rounding may make it a step later, which earlier versions did: that stays, where it fits.
+        reached = max(0.0, (end * cycles - total * cycle) / total - exploring) / (1 - exploring)
+        ends.append(end + (int(reached * keep) <= number))
+    for place in reversed(range(len(ends) - 1)):
+        ends[place] = min(ends[place], ends[place + 1] - 1)
+    return {end: place for place, end in enumerate(ends)}
 
 
 class _Chains(Optimizer):

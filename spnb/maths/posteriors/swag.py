@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from spnb.maths.models import BayesianModel
 from spnb.maths.posteriors import noise
 from spnb.maths.posteriors.base import whole
 from spnb.maths.posteriors.drawing import Key
 from spnb.maths.posteriors.point import AroundPoint
+from spnb.maths.posteriors.steps import fraction
 
 
 class SWAG(AroundPoint):
@@ -53,23 +55,56 @@ class SWAG(AroundPoint):
         """How many iterates are kept, and from when."""
         return {"iterates": len(self.kept), "start": self.start}
 
-    def observe(self, step: int, total: int) -> None:
-        """Keep the iterates at the ends of K equal stretches of the run's last part."""
-        count = len(self.kept)
-        first = math.ceil(self.start * total)
+    def moves(
+        self, learning_rate: float, noise_per_step: float, key: Key, total: int
+    ) -> Optimizer | None:
+        """Nothing moves the point but an optimiser.
+
+        Raises:
+            ValueError: the run is too short to keep that many iterates.
+        """
+        self._ends(total)
+        return super().moves(learning_rate, noise_per_step, key, total)
+
+    def _ends(self, total: int) -> list[int]:
+        """After which steps iterates are kept: K equal stretches of the run's last part end there.
+
+        Raises:
+            ValueError: the last part has fewer steps.
+        """
+        count, first = len(self.kept), math.ceil(fraction(self.start) * total)
         if total - first < count:
             raise ValueError(
                 f"{count} iterates are to be kept of the last {total - first} steps: train for "
                 "longer, or keep fewer."
             )
-        ends = [first + (total - first) * (k + 1) // count for k in range(count)]
+        # Rounding may begin a step later, which earlier versions did: that stays, where it fits.
+        first = min(math.ceil(self.start * total), total - count)
+        return [first + (total - first) * (k + 1) // count for k in range(count)]
+
+    def observe(self, step: int, total: int) -> None:
+        """Keep the iterates at the ends of K equal stretches of the run's last part."""
+        ends = self._ends(total)
         if step in ends:
             self.kept[ends.index(step)] = self.loc.detach()
+
+    def forget(self) -> None:
+        """Drop the iterates of an earlier training."""
+        self.kept.zero_()
+
+    @property
+    def lacks(self) -> str:
+        """Iterates that were not kept yet."""
+        empty = int((~self.kept.any(1)).sum())
+        if not empty:
+            return ""
+        return f"{empty} of its {len(self.kept)} iterates are not kept yet; train it to the end"
 
     def prepare(self) -> tuple[Tensor, ...]:
         """In training the point ``[P]``; then mean, standard deviations, and directions."""
         if self.training:
             return super().prepare()
+        self._refuse_unfinished()
         mean = self.kept.mean(0)
         away = self.kept - mean
         return mean, self.kept.std(0) / math.sqrt(2), away / math.sqrt(2 * (len(away) - 1))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from spnb.maths.likelihoods import Likelihood
 from spnb.maths.scores.density import predictive_nll
+from spnb.maths.scores.targets import fitted
 
 CALIBRATION_BINS = 15
 
@@ -17,21 +18,31 @@ def classification(draws: Tensor, targets: Tensor, likelihood: Likelihood) -> di
     """Accuracy, negative log-likelihood, Brier score and expected calibration error.
 
     Args:
-        draws: logits ``[S, N, C]``.
-        targets: classes ``[N]``.
+        draws: logits ``[S, N, C]``, or ``[S, N, ..., C]`` where an item has several labels.
+        targets: classes ``[N, ...]``.
         likelihood: the categorical likelihood.
 
     Returns:
-        ``accuracy``, ``nll`` (nats), ``brier`` (0 to 2), ``ece`` (15 bins).
+        ``accuracy``, ``brier`` (0 to 2) and ``ece`` (15 bins) over all labels that are there, and
+        ``nll`` (nats) of an item.
     """
-    probabilities = likelihood.mean(draws).mean(0)
-    errors = (probabilities - likelihood.encode(targets, draws)).square()
+    probabilities, labels = _labelled(draws, targets, likelihood)
+    one_hot = nn.functional.one_hot(labels, probabilities.shape[-1])
     return {
-        "accuracy": (probabilities.argmax(-1) == targets).double().mean().item(),
+        "accuracy": (probabilities.argmax(-1) == labels).double().mean().item(),
         "nll": predictive_nll(draws, targets, likelihood),
-        "brier": errors.sum(-1).mean().item(),
-        "ece": _calibration_error(probabilities, targets),
+        "brier": (probabilities - one_hot).square().sum(-1).mean().item(),
+        "ece": _calibration_error(probabilities, labels),
     }
+
+
+def _labelled(draws: Tensor, targets: Tensor, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
+    """Probabilities ``[M, C]`` of the model average, and labels ``[M]``, where there is a label."""
+    targets, observed = fitted(draws, targets, likelihood)
+    probabilities = likelihood.mean(draws).mean(0)
+    if observed is None:
+        return probabilities.flatten(0, -2), targets.flatten()
+    return probabilities[observed], targets[observed]
 
 
 def _calibration_error(probabilities: Tensor, targets: Tensor) -> float:
@@ -57,8 +68,8 @@ class Reliability:
 
     Attributes:
         confidence: mean probability of the class that was named, ``[K]``.
-        accuracy: share of the items in which it was right, ``[K]``.
-        count: number of items, ``[K]``.
+        accuracy: share of the labels for which it was right, ``[K]``.
+        count: number of labels, ``[K]``.
     """
 
     confidence: Tensor
@@ -75,8 +86,8 @@ def reliability(
     calibration error of `classification`, which has one more bin for confidences of exactly 1.
 
     Args:
-        draws: logits ``[S, N, C]``.
-        targets: classes ``[N]``.
+        draws: logits ``[S, N, C]``, or ``[S, N, ..., C]`` where an item has several labels.
+        targets: classes ``[N, ...]``; those that are missing are left out.
         likelihood: the categorical likelihood.
         bins: equal parts of the confidences from 0 to 1; empty ones are left out.
 
@@ -85,7 +96,8 @@ def reliability(
     """
     if bins < 1:
         raise ValueError(f"bins={bins} must be at least 1.")
-    confidence, named = likelihood.mean(draws).mean(0).double().max(-1)
+    probabilities, targets = _labelled(draws, targets, likelihood)
+    confidence, named = probabilities.double().max(-1)
     # A bin holds its lower edge but not its upper one; the last holds both.
     edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=draws.device)
     number = torch.bucketize(confidence, edges[1:-1], right=True)

@@ -14,7 +14,8 @@ def predictive_entropy(draws: Tensor, likelihood: Likelihood) -> Tensor:
     .. math:: H\Big[\frac{1}{S} \sum_s p(y \mid x, w_s)\Big]
 
     Args:
-        draws: logits ``[S, N, C]``.
+        draws: logits ``[S, N, C]``, or ``[S, N, ..., C]`` where an item has several labels; then
+            each has its own, ``[N, ...]``.
         likelihood: the categorical likelihood.
 
     Raises:
@@ -28,11 +29,12 @@ def mutual_information(draws: Tensor, likelihood: Likelihood) -> Tensor:
 
     .. math:: H\Big[\frac{1}{S} \sum_s p_s\Big] - \frac{1}{S} \sum_s H[p_s]
 
-    The information that the target holds on the weights (Houlsby et al., arXiv 1112.5745). Zero
-    where there is but one sample.
+    The information that the target holds on the weights (Houlsby et al., arXiv 1112.5745), for
+    the mixture of these S samples, independent or not. Zero where there is but one.
 
     Args:
-        draws: logits ``[S, N, C]``.
+        draws: logits ``[S, N, C]``, or ``[S, N, ..., C]`` where an item has several labels; then
+            each has its own, ``[N, ...]``.
         likelihood: the categorical likelihood.
 
     Raises:

@@ -3,14 +3,17 @@ r"""Scores of fields on a grid whose cells differ in area.
 Draws ``[S, N, ..., H, W]`` are the parameters of the likelihood, targets ``[N, ..., H, W]``; what
 stands between the items and the grid, such as lead times, is scored place by place. With weights
 :math:`a` of mean 1, such as the cosine of the latitude, the mean over the cells of the earth's
-surface is the mean of :math:`a` times the values.
+surface is the mean of :math:`a` times the values. Cells whose target is missing are left out, with
+their weight.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from spnb.maths.energy import independent_pairs
 from spnb.maths.likelihoods import Likelihood
+from spnb.maths.scores.targets import fitted, mean_observed
 
 GRID = (-2, -1)
 
@@ -30,12 +33,18 @@ def weighted_rmse(draws: Tensor, targets: Tensor, likelihood: Likelihood, area: 
     Raises:
         ValueError: the weights do not have the mean 1.
     """
-    mean = likelihood.mean(draws).mean(0)
-    return _mean((mean - targets).square(), area).sqrt()
+    targets, observed = fitted(draws, targets, likelihood)
+    errors = (likelihood.mean(draws).mean(0) - targets).square()
+    return _mean(errors, observed, area).sqrt()
 
 
 def spread_skill(
-    draws: Tensor, targets: Tensor, likelihood: Likelihood, area: Tensor, noise: bool = True
+    draws: Tensor,
+    targets: Tensor,
+    likelihood: Likelihood,
+    area: Tensor,
+    noise: bool = True,
+    antithetic: bool = False,
 ) -> Tensor:
     r"""Spread of the predictive over the error of its mean; 1 where it is calibrated.
 
@@ -47,6 +56,13 @@ def spread_skill(
     the factor (Fortin et al. 2014, *Why should ensemble spread match the RMSE of the ensemble
     mean?*, doi 10.1175/JHM-D-14-0008.1; there without the :math:`v_s`). Below 1: too sure.
 
+    The mean of antithetic pairs scatters less than that of independent samples, so each pair is
+    treated as a cluster. The variance of one sample, :math:`\tau^2`, is estimated by half the mean
+    squared difference of samples of different pairs. With w, half the mean squared difference of
+    partners, the covariance within a pair is :math:`\tau^2 - w`, and the mean of S samples with K
+    pairs has the variance :math:`\tau^2 / S + 2 K (\tau^2 - w) / S^2`; the spread is the sum of
+    both. All of these estimates are unbiased.
+
     Args:
         draws: parameters of the likelihood ``[S, N, ...]``.
         targets: ``[N, ..., H, W]``.
@@ -54,19 +70,38 @@ def spread_skill(
         area: weights of mean 1, ``[H, 1]`` or ``[H, W]``.
         noise: whether the spread holds the noise of the targets; without it that of the samples
             is left, zero if there is one.
+        antithetic: whether samples 2k and 2k + 1 are partners of opposite noise, as those of a
+            posterior with ``antithetic=True`` are; a last one may be alone.
 
     Returns:
         ``[...]``, one ratio for each lead time.
 
     Raises:
-        ValueError: the weights do not have the mean 1.
+        ValueError: the weights do not have the mean 1, the likelihood has no mean or variance, or
+            there is one antithetic pair, which does not tell the spread.
     """
+    targets, observed = fitted(draws, targets, likelihood)
     means = likelihood.mean(draws)
     size = len(means)
-    variance = (size + 1) / size * means.var(0, correction=min(1, size - 1))
+    if antithetic and size > 1:
+        variance = _spread_of_pairs(means)
+    else:
+        variance = (size + 1) / size * means.var(0, correction=min(1, size - 1))
     if noise:
-        variance = variance + likelihood(draws).variance.mean(0)
-    return _mean(variance, area).sqrt() / weighted_rmse(draws, targets, likelihood, area)
+        variance = variance + likelihood.variance(draws).mean(0)
+    errors = (means.mean(0) - targets).square()
+    return _mean(variance, observed, area).sqrt() / _mean(errors, observed, area).sqrt()
+
+
+def _spread_of_pairs(means: Tensor) -> Tensor:
+    """Variance of a sample, plus that of the mean of all, from antithetic pairs ``[S, ...]``."""
+    size, pairs = len(means), len(means) // 2
+    number = len(independent_pairs(size, antithetic=True)[0])
+    partners = (means[:-1:2] - means[1::2]).square().sum(0)
+    of_all = size * (means - means.mean(0)).square().sum(0)  # squared differences of all pairs
+    variance = (of_all - partners) / number / 2
+    covariance = variance - partners / pairs / 2
+    return variance + variance / size + 2 * pairs * covariance / size**2
 
 
 def anomaly_correlation(
@@ -93,19 +128,25 @@ def anomaly_correlation(
     Raises:
         ValueError: the weights do not have the mean 1.
     """
+    targets, observed = fitted(draws, targets, likelihood)
     forecast = likelihood.mean(draws).mean(0) - climatology
-    observed = targets - climatology
+    truth = targets - climatology
 
     def over_grid(values: Tensor) -> Tensor:
-        return (_checked(area) * values).sum(GRID)
+        there = values if observed is None else values.where(observed, 0)
+        return (_checked(area) * there).sum(GRID)
 
-    sizes = over_grid(forecast.square()) * over_grid(observed.square())
-    return (over_grid(forecast * observed) / sizes.sqrt()).mean(0)
+    sizes = over_grid(forecast.square()) * over_grid(truth.square())
+    found = over_grid(forecast * truth) / sizes.sqrt()
+    return mean_observed(found, None if observed is None else observed.flatten(-2).any(-1), 0)
 
 
-def _mean(values: Tensor, area: Tensor) -> Tensor:
-    """Mean over items and cells, ``[N, ..., H, W] -> [...]``."""
-    return (_checked(area) * values).mean((0, *GRID))
+def _mean(values: Tensor, observed: Tensor | None, area: Tensor) -> Tensor:
+    """Mean over items and the cells that were observed, ``[N, ..., H, W] -> [...]``."""
+    weights, over = _checked(area), (0, *GRID)
+    if observed is None:
+        return (weights * values).mean(over)
+    return (weights * values.where(observed, 0)).sum(over) / (weights * observed).sum(over)
 
 
 def _checked(area: Tensor) -> Tensor:

@@ -23,11 +23,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 from spnb.parallel.pool.channel import Payload
 from spnb.parallel.pool.failure import Failure, WorkerDied, obituary, rebuild
-from spnb.parallel.pool.output import RankOutput
+from spnb.parallel.pool.output import RankOutput, write
 from spnb.parallel.pool.process import WorkerProcess
 from spnb.parallel.pool.silence import Silence
 from spnb.parallel.progress import Panel, Report
@@ -57,6 +58,7 @@ class Call:
         outputs: list[RankOutput],
         silence: Silence,
         look: Callable[[dict[int, Report]], None],
+        all_join: Callable[[], bool],
     ) -> None:
         self.results: dict[int, Payload] = {}
         self.intact = True
@@ -66,11 +68,13 @@ class Call:
         self._pids = [process.pid for process in processes]
         self._silence = silence
         self._look = look
+        self._all_join = all_join
         self._panel = Panel(len(processes))
         self._waiting = set(range(len(processes)))
         self._failures: dict[int, tuple[float, Failure]] = {}
         self._dead: dict[int, tuple[float, str]] = {}
         self._presses = 0
+        self._abandoned = False
         self._pressed_at = float("inf")
         self._plan: list[tuple[float, str]] = []
         self._given_up: dict[int, str] = {}
@@ -78,6 +82,10 @@ class Call:
     def interrupt(self) -> None:
         """Stop the run (callable from a signal handler or another thread)."""
         self._presses += 1
+
+    def abandon(self) -> None:
+        """Kill all ranks that have not answered (callable as `interrupt` is)."""
+        self._abandoned = True
 
     def start(self, message: dict[str, Any], payload: Payload) -> None:
         """Send the function to all ranks."""
@@ -92,6 +100,13 @@ class Call:
 
     def wait(self) -> None:
         """Wait until every rank has answered or died, and show what they print."""
+        try:
+            self._wait()
+        except BaseException:  # such as of a pipe that nobody reads: the ranks are still at work
+            self._kill_waiting()
+            raise
+
+    def _wait(self) -> None:
         poll = select.poll()
         places: dict[int, tuple[str, int]] = {}
         for rank, process in enumerate(self._processes):
@@ -110,6 +125,8 @@ class Call:
                     alive = self._hear(rank)
                 if not alive:
                     poll.unregister(descriptor)
+            if self._abandoned:
+                self._kill_waiting()
             if self._presses > pressed:
                 pressed = self._presses
                 self._press()
@@ -133,8 +150,7 @@ class Call:
             return KeyboardInterrupt("all ranks were stopped; the pool can be used again")
         rank = min(causes, key=lambda r: causes[r])
         if lines := self._outputs[rank].last_lines():
-            sys.stdout.write(lines)
-            sys.stdout.flush()
+            write(lines)
         if rank in self._dead:
             return WorkerDied(f"{self._dead[rank][1]} The next run starts it again.")
         return rebuild(self._failures[rank][1], rank)
@@ -189,8 +205,7 @@ class Call:
     def _bury(self, rank: int) -> None:
         process = self._processes[rank]
         started = process.state != "starting"
-        code = process.exit_code(patience=1.0)
-        process.kill()
+        code = process.bury()
         if rank in self._waiting:
             self._waiting.discard(rank)
             words = self._given_up.get(rank) or obituary(rank, code, started)
@@ -202,6 +217,12 @@ class Call:
         self._given_up |= ranks
         for rank in ranks:
             self._processes[rank].kill()
+
+    def _kill_waiting(self) -> None:
+        self.intact = False
+        for rank in self._waiting:
+            self._processes[rank].kill()
+        self._waiting.clear()
 
     def _press(self) -> None:
         """Begin to stop, or go on to the next step."""
@@ -238,7 +259,9 @@ class Call:
                     self._waiting.discard(rank)
             elif step == "wake":
                 process.channel.send("wake", self._number, self._pids)
-            elif step in ("wake from store", "where"):
+            elif step == "wake from store":
+                process.channel.send(step, self._number, self._all_join())
+            elif step == "where":
                 process.channel.send(step, self._number)
             else:
                 process.kill()
@@ -267,7 +290,15 @@ def interrupts_to(call: Call) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, lambda *_: call.interrupt())
+    owner = os.getpid()
+
+    def press(signum: int, frame: FrameType | None) -> None:
+        if os.getpid() == owner:
+            call.interrupt()
+        else:  # forked from the notebook's process meanwhile
+            signal.default_int_handler(signum, frame)
+
+    before = signal.signal(signal.SIGINT, press)
     try:
         yield
     finally:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import io
+import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,13 +67,23 @@ def _parts(obj: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif inspect.ismethod(obj):
         yield f"{path}.__self__", obj.__self__
     elif inspect.isfunction(obj):
-        used = inspect.getclosurevars(obj)
-        yield from used.nonlocals.items()
-        yield from used.globals.items()
-    elif not isinstance(obj, type | io.IOBase):
+        for name, cell in zip(obj.__code__.co_freevars, obj.__closure__ or (), strict=True):
+            with contextlib.suppress(ValueError):  # it is empty: the name has no value yet
+                yield name, cell.cell_contents
+        yield from ((n, obj.__globals__[n]) for n in obj.__code__.co_names if n in obj.__globals__)
+    elif not isinstance(obj, type | io.IOBase) and not _refuses(obj):
         attributes = getattr(obj, "__dict__", None)
         if isinstance(attributes, dict):
             yield from ((f"{path}.{name}", value) for name, value in attributes.items())
+
+
+def _refuses(obj: Any) -> bool:
+    """Whether an object does not want to be pickled, whatever it is made of."""
+    try:
+        obj.__reduce_ex__(pickle.DEFAULT_PROTOCOL)
+    except Exception:
+        return True
+    return False
 
 
 def _kind(obj: Any) -> str:

@@ -93,10 +93,8 @@ def rebuild(failure: Failure, rank: int) -> BaseException:
     return error
 
 
-def obituary(rank: int, exit_code: int | None, started: bool) -> str:
+def obituary(rank: int, exit_code: int, started: bool) -> str:
     """Say how a worker ended, from its process's exit code."""
-    if exit_code is None:
-        return f"rank {rank} hung up, for an unknown reason."
     if exit_code >= 0:
         if not started:
             return f"rank {rank} could not start: its process ended with exit code {exit_code}."

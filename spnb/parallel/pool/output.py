@@ -64,7 +64,7 @@ class RankOutput:
             self._take([self._part])
             self._part = b""
         if self._withheld:
-            _write(
+            write(
                 f"{self._withheld:,} more lines of rank {self.rank} are not shown here: "
                 f"pool.output({self.rank}) returns them.\n"
             )
@@ -100,9 +100,13 @@ class RankOutput:
                 self._count = SHOWN_LINES
             self._withheld += 1
         if show:
-            _write("".join(show))
+            write("".join(show))
 
 
-def _write(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def write(text: str) -> None:
+    """Print a text of the workers in the notebook, whatever its stream can show."""
+    try:
+        print(text, end="", flush=True)
+    except UnicodeEncodeError:  # no reason to lose a run
+        encoding = sys.stdout.encoding
+        print(text.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)

@@ -55,8 +55,12 @@ class Place:
         """Set the environment of this process, before torch is loaded and reads it."""
         for name in [name for name in os.environ if _NOT_INHERITED.fullmatch(name)]:
             del os.environ[name]  # traces of another launcher
-        os.environ.update(self.environment())
+        self.restore()
         # When a rank is woken, torch logs each connection that it loses, with a page of C++ frames.
         # The error itself is raised in any case; only NCCL logs what cannot be learned otherwise.
         level = "FATAL" if self.device == "cpu" else "ERROR"
         os.environ.setdefault("TORCH_CPP_LOG_LEVEL", level)
+
+    def restore(self) -> None:
+        """Set the environment anew: a function may have changed it."""
+        os.environ.update(self.environment())

@@ -3,12 +3,14 @@
 It is started by `torch.multiprocessing`'s spawn: a fresh interpreter, so it does not matter what
 the notebook has done with threads or CUDA before. Two traps of spawn in a notebook are kept shut
 here: it would execute the notebook's ``__main__`` again where that has a file, and a new process
-shares the kernel's process group, whose interrupt it must not get.
+shares the kernel's process group, whose interrupt it must not get. A third one is of fork: Python
+has whatever is forked from the notebook end the notebook's workers (`WorkerProcess.disown`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import multiprocessing.process
 import os
 import select
 import signal
@@ -18,7 +20,8 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from multiprocessing import connection, resource_tracker
+from typing import Any, Literal
 
 import torch.multiprocessing
 
@@ -78,7 +81,16 @@ class RankStatus:
 
 
 class WorkerProcess:
-    """The process of one rank, its message channel and its output pipe."""
+    """The process of one rank, its message channel and its output pipe.
+
+    Attributes:
+        rank: Its number.
+        pid: Its process id.
+        state: What it does, as far as is known.
+        sent_sources: Names of the notebook's cells whose source it has.
+        channel: The line to it.
+        output: The descriptor from which all that it prints is read; negative when it is closed.
+    """
 
     def __init__(
         self,
@@ -103,7 +115,7 @@ class WorkerProcess:
             target=worker.main, args=(theirs, output_end, place), daemon=True
         )
         try:
-            with _interrupts_ignored(), _main_hidden():
+            with _main_hidden():
                 self._process.start()
         except BaseException:
             ours.close()
@@ -116,24 +128,24 @@ class WorkerProcess:
         output.close()
         os.set_blocking(self.output, False)
         self.channel = Channel(ours)
+        self.pid = self._process.pid or 0
 
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid or 0
+    def bury(self) -> int:
+        """Notice that the process has ended: its exit code. What it had started is ended, too."""
+        connection.wait([self._process.sentinel], 1.0)  # it hangs up a moment before its end
+        self.kill()
+        return self._process.exitcode or 0
 
-    def exit_code(self, patience: float = 0.0) -> int | None:
-        """Return the exit code, or None if the process still runs after so many seconds."""
-        self._process.join(patience)
-        return self._process.exitcode
+    def await_end(self, seconds: float) -> None:
+        """Wait until the process has ended, if it does so in time."""
+        self._process.join(seconds)
 
     def refresh(self) -> None:
         """Between runs: notice that the worker is ready, or that it has ended."""
         while self.state != "ended" and select.select([self.channel], [], [], 0)[0]:
             received = self.channel.receive()
             if received is None:
-                self.exit_code(patience=1.0)
-                self.kill()
+                self.bury()
                 return
             (kind, *_), descriptors = received
             for descriptor in descriptors:  # a late answer to a run that was given up
@@ -160,12 +172,13 @@ class WorkerProcess:
     def kill(self) -> None:
         """End the process, and all that it has started, now; it is gone when this returns."""
         self.state = "ended"
-        if self._process.exitcode is None:
+        process: Any = self._process
+        if process._popen.returncode is None:  # else its number may be another's by now
             # It leads a group of its own, unless it has only just been started.
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
-            self._process.kill()
-            self._process.join()
+            process.kill()
+            process.join()
 
     def close(self) -> None:
         """Kill the process and give back what it held here."""
@@ -173,6 +186,20 @@ class WorkerProcess:
             return
         self.kill()
         self._process.close()
+        self.channel.close()
+        os.close(self.output)
+        self.output = -1
+
+    def disown(self) -> None:
+        """Forget the process, where this one was forked from the notebook's: it is not its child.
+
+        Multiprocessing would end it as its own; and with these descriptors open, it would not hear
+        that the notebook has ended.
+        """
+        if self.output < 0:
+            return
+        multiprocessing.process._children.discard(self._process)  # type: ignore[attr-defined]
+        self.state = "ended"
         self.channel.close()
         os.close(self.output)
         self.output = -1
@@ -185,25 +212,24 @@ def close_all(processes: list[WorkerProcess]) -> None:
     limit = time.monotonic() + FAREWELL
     for process in processes:
         if process.state == "idle":
-            process.exit_code(max(0.0, limit - time.monotonic()))
+            process.await_end(max(0.0, limit - time.monotonic()))
         process.close()
     processes.clear()
 
 
 @contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    """Start a process that ignores interrupts from its first moment, as only ours can be asked to.
+def interrupts_held() -> Iterator[None]:
+    """Hold interrupts back while processes are started: they arrive when all of them have been.
 
-    An ignored signal stays ignored in a new program until that says otherwise.
+    A new process takes this over from the thread that starts it, so that it is not interrupted
+    before it can deal with that.
     """
-    before = None
-    if threading.current_thread() is threading.main_thread():
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # started later, it would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager

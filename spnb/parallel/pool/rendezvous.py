@@ -15,6 +15,9 @@ import torch.distributed as dist
 
 HOST = "127.0.0.1"
 
+JOINING = "joining"
+"""Where the store counts the ranks that have begun to join."""
+
 _client: dist.TCPStore | None = None
 
 
@@ -42,20 +45,30 @@ def join(
     device: torch.device,
     timeout: float,
 ) -> None:
-    """Make the default process group, anew: what an earlier generation left is destroyed."""
+    """Make the default process group, where there is none."""
     global _client
-    leave()
     limit = timedelta(seconds=timeout)
     if _client is None:
         _client = dist.TCPStore(HOST, port, is_master=False, wait_for_workers=False, timeout=limit)
+    store = _of_generation(generation, _client)
+    store.add(JOINING, 1)
     dist.init_process_group(
         backend,
-        store=dist.PrefixStore(f"generation {generation}", _client),
+        store=store,
         rank=rank,
         world_size=world_size,
         timeout=limit,
         device_id=device if device.type == "cuda" else None,
     )
+
+
+def all_join(store: dist.Store, generation: int, world_size: int) -> bool:
+    """Whether all ranks have begun to join, so that each will be found by the others."""
+    return int(_of_generation(generation, store).add(JOINING, 0)) == world_size
+
+
+def _of_generation(generation: int, store: dist.Store) -> dist.Store:
+    return dist.PrefixStore(f"generation {generation}", store)
 
 
 def leave() -> None:

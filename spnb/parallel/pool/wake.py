@@ -4,17 +4,25 @@ None of gloo's own ways to abort reaches a rank that already waits. What does, a
 shut down its connections: the waiting call then fails with an ordinary error. Only connections
 between ranks are shut down, or to the pool's store, where a rank may wait as well; never a
 listening socket (gloo ends the whole process if that fails), nor a connection of the user's own.
+
+Nor while a rank makes a process group (`makes_group`): of a connection that is shut before gloo
+has seen it, it never learns, and waits for it where nothing can wake it.
 """
 
 from __future__ import annotations
 
 import os
 import socket
+import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
 LISTENING = "0A"
 ESTABLISHED = "01"
+
+MAKES_GROUP = "_new_process_group_helper"
+"""The function of torch.distributed that does."""
 
 
 def shut_connections(listeners: Iterable[int]) -> None:
@@ -37,6 +45,14 @@ def shut_connections(listeners: Iterable[int]) -> None:
                     connection.shutdown(socket.SHUT_RDWR)
             except OSError:  # closed in the meantime
                 continue
+
+
+def makes_group() -> bool:
+    """Whether the main thread is making a process group, and so connects to the other ranks."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame and frame.f_code.co_name != MAKES_GROUP:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _connections() -> dict[str, tuple[int, int, str]]:

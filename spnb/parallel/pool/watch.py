@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import time
 import weakref
 from collections.abc import Callable
@@ -28,6 +29,11 @@ class Watchers:
 
     def add(self, method: Callable[[], Any]) -> None:
         """Take in a method; its object is not kept alive by this."""
+        if not inspect.ismethod(method):
+            raise TypeError(
+                f"pool.watch takes a method of an object, which it is called for as long as there "
+                f"is that object; {method!r} is none."
+            )
         self._methods.append(weakref.WeakMethod(method))
 
     def see(self, reports: dict[int, Report]) -> None:

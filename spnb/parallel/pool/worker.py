@@ -9,6 +9,7 @@ begins in the first moments of the process.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import linecache
@@ -20,10 +21,11 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 from spnb.parallel.pool import wake
 from spnb.parallel.pool.channel import Channel
@@ -32,8 +34,8 @@ from spnb.parallel.pool.place import Place
 inside = False
 """Whether this process is a worker."""
 
-STORE_AGAIN = 0.35
-"""Seconds until a call that still waits in the store is woken again."""
+WAKE_AGAIN = 0.35
+"""Seconds until a call that still waits is woken again."""
 
 _PR_SET_PDEATHSIG = 1
 
@@ -58,50 +60,85 @@ def main(notebook: socket.socket, output: Connection, place: Place) -> None:
     place.take()
     with open(os.devnull) as nothing:
         os.dup2(nothing.fileno(), 0)
-    # Below Python, so that compiled code is heard too; and new streams, by whole lines.
-    for descriptor in (1, 2):
-        os.dup2(output.fileno(), descriptor)
-    output.close()
-    sys.stdout, sys.stderr = (
-        open(d, "w", buffering=1, errors="backslashreplace", closefd=False) for d in (1, 2)
-    )
+    channel, streams = Channel(notebook), Streams(output)
     code = 1
 
     def leave() -> None:
-        _flush()
+        streams.flush()
         os._exit(code)
+
+    def forked() -> None:
+        """A process that a function forks is no rank: it neither speaks for one nor ends as one."""
+        atexit.unregister(leave)
+        channel.close()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     # Registered first, so it runs after all others: to tear down torch's modules takes a second.
     atexit.register(leave)
-    os.register_at_fork(after_in_child=lambda: atexit.unregister(leave))  # it has a code of its own
-    Worker(Channel(notebook)).serve()
+    os.register_at_fork(after_in_child=forked)
+    Worker(channel, streams, place).serve()
     code = 0
+
+
+class Streams:
+    """Where a worker prints: descriptors 1 and 2, below Python, so that compiled code is heard too.
+
+    Args:
+        output: The line by which the notebook hears all of it.
+    """
+
+    def __init__(self, output: Connection) -> None:
+        self._output = os.dup(output.fileno())
+        output.close()
+        self._files: dict[int, TextIO] = {}
+        self.restore()
+
+    def restore(self) -> None:
+        """Set all streams anew: a function may have closed, replaced or redirected them."""
+        for number in (1, 2):
+            os.dup2(self._output, number)
+            if number not in self._files or self._files[number].closed:
+                self._files[number] = open(  # noqa: SIM115 - it stays open
+                    number, "w", buffering=1, errors="backslashreplace", closefd=False
+                )
+        sys.stdout, sys.stderr = self._files[1], self._files[2]
+
+    def flush(self) -> None:
+        """Push out what is printed, from Python and from compiled code."""
+        for stream in (sys.stdout, sys.stderr, *self._files.values()):
+            with contextlib.suppress(Exception):  # it may be closed, or anything else
+                stream.flush()
+        ctypes.CDLL(None).fflush(None)
 
 
 class Worker:
     """The state of a worker process.
 
-    Attributes:
+    Args:
         channel: The line to the notebook.
+        streams: Where it prints.
+        place: Who and where it is.
     """
 
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, streams: Streams, place: Place) -> None:
+        self.channel, self._streams, self._place = channel, streams, place
+        self._pid = os.getpid()
         self._calls: SimpleQueue[tuple[int, dict[str, Any], list[int]] | None] = SimpleQueue()
         self._generation = -1
         self._current = -1
         self._cancelled = -1
-        self._interruptible = False
+        self._interruptible = self._joining = False
         # Held while a call is stopped, so that it is not the next one that is.
         self._turn = threading.Lock()
         signal.signal(signal.SIGINT, self._on_interrupt)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # see `interrupts_held`
         threading.Thread(target=self._listen, name="spnb-listen", daemon=True).start()
 
     def serve(self) -> None:
         """Run the notebook's functions, one after the other, until it says that it is over."""
         from spnb.parallel import progress
 
-        progress.send_to(lambda *report: self.channel.send("progress", self._current, *report))
+        progress.send_to(self._report)
         import torch  # the long part of the start
 
         from spnb.parallel import devices
@@ -116,7 +153,7 @@ class Worker:
         rendezvous.leave()
 
     def _serve_one(self, number: int, call: dict[str, Any], descriptors: list[int]) -> None:
-        from spnb.parallel.pool import failure, pickling, rendezvous
+        from spnb.parallel.pool import failure, pickling
 
         payload = call["payload"]
         payload.descriptors = descriptors
@@ -129,20 +166,20 @@ class Worker:
                 self._interruptible = True
                 if self._cancelled == number:
                     raise KeyboardInterrupt
-                self._prepare(call)
-                self._interruptible = False  # it may import modules, see _cut_an_import
+                self._prepare(number, call)
+                # It may import modules, see _cut_an_import.
                 function, args, kwargs = pickling.loads(payload)
                 payload.close()
                 self._interruptible = True
                 if self._cancelled == number:
                     raise KeyboardInterrupt
-                result = function(*args, **kwargs)
-                answer = _pack_result(result, int(os.environ["RANK"]), known)
+                result = self._call(function, args, kwargs)
+                answer = _pack_result(result, self._place.rank, known)
                 del function, args, kwargs, result
             finally:
                 self._interruptible = False
                 payload.close()
-                _flush()
+                self._streams.flush()
             import torch.distributed as dist
 
             self.channel.send(
@@ -157,12 +194,9 @@ class Worker:
             self.channel.send("failed", number, when, report, sound, descriptors=files)
             if report.exception:
                 report.exception.close()
-            # The others may be waiting for this rank. They learn of it now, not in ten minutes.
-            try:
-                wake.shut_connections(call["ranks"])
-            except Exception:  # then they wait until the notebook wakes them: no reason to die
-                traceback.print_exc()
-            rendezvous.leave()
+            # The notebook wakes the others, and this rank leaves them when it joins them anew. Left
+            # now, one that is still connecting to all would fail, and another would wait for that
+            # one where nothing wakes it.
             self._generation = -1
             traceback.clear_frames(error.__traceback__)  # they hold on to models and data
             error.__traceback__ = error.__context__ = error.__cause__ = None
@@ -171,12 +205,51 @@ class Worker:
             with self._turn:
                 self._current = -1
 
-    def _prepare(self, call: dict[str, Any]) -> None:
-        """Make this process the place that the notebook's function expects."""
+    def _call(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the notebook's function; what it does to its process is over with it.
+
+        A process that it forks ends here at the latest.
+        """
+        try:
+            result = function(*args, **kwargs)
+        except BaseException as error:
+            if os.getpid() == self._pid:
+                raise
+            self._end_forked(error)
+        finally:
+            # At once: what is opened next would take the place of a descriptor that was closed.
+            interruptible, self._interruptible = self._interruptible, False
+            self._streams.flush()
+            self._streams.restore()
+            self._place.restore()
+            self._interruptible = interruptible
+        if os.getpid() != self._pid:
+            self._end_forked(None)
+        return result
+
+    def _end_forked(self, error: BaseException | None) -> NoReturn:
+        """End this process, which a function has forked, as Python would."""
+        code = 0 if error is None else 1
+        if isinstance(error, SystemExit) and (error.code is None or isinstance(error.code, int)):
+            code = error.code or 0
+        elif error is not None:
+            traceback.print_exception(error)
+        self._streams.flush()
+        os._exit(code & 0xFF)
+
+    def _report(self, *report: Any) -> None:
+        """Tell the notebook of progress."""
+        if os.getpid() == self._pid:
+            self.channel.send("progress", self._current, *report)
+
+    def _prepare(self, number: int, call: dict[str, Any]) -> None:
+        """Make this process the place that the notebook's function expects.
+
+        From the end on it cannot be interrupted: others may be waiting for this rank.
+        """
         for name, lines in call["sources"].items():  # cells, for tracebacks
             linecache.cache[name] = (sum(map(len, lines)), None, lines, name)
-        if os.getcwd() != call["folder"]:
-            os.chdir(call["folder"])
+        os.chdir(call["folder"])
         if sys.path != call["path"]:
             sys.path[:] = call["path"]
         if self._generation != call["generation"]:
@@ -185,20 +258,36 @@ class Worker:
             from spnb.parallel import devices
             from spnb.parallel.pool import rendezvous
 
-            rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+            rank, world_size = self._place.rank, self._place.world_size
             device, backend = devices.choose(rank, world_size)
             if device.type == "cuda":
                 torch.cuda.set_device(device)
-            rendezvous.join(
-                call["store_port"],
-                call["generation"],
-                rank,
-                world_size,
-                call["backend"] or backend,
-                device,
-                call["timeout"],
-            )
+            self._interruptible = False
+            if self._cancelled == number:
+                raise KeyboardInterrupt
+            self._joining = True
+            try:
+                try:
+                    wake.shut_connections(call["ranks"])  # else old groups end what they have begun
+                except Exception:  # then they do: no reason to fail
+                    traceback.print_exc()
+                rendezvous.leave()
+                rendezvous.join(
+                    call["store_port"],
+                    call["generation"],
+                    rank,
+                    world_size,
+                    call["backend"] or backend,
+                    device,
+                    call["timeout"],
+                )
+            except BaseException:
+                rendezvous.forget_store()  # its connection may have been shut since it was made
+                raise
+            finally:
+                self._joining = False
             self._generation = call["generation"]
+        self._interruptible = False
 
     def _listen(self) -> None:
         """Obey the notebook, in a thread of its own."""
@@ -224,29 +313,42 @@ class Worker:
                 if self._current == number:
                     signal.pthread_kill(main_thread, signal.SIGINT)
         elif kind == "wake":
-            with self._turn:
-                if self._current == number:
-                    wake.shut_connections(*rest)
+            self._wake(number, *rest)
         elif kind == "wake from store":
-            self._wake_from_store(number)
+            self._wake_from_store(number, *rest)
         elif kind == "where":
             frame = sys._current_frames().get(main_thread)
             self.channel.send("where", number, _user_stack(frame))
 
-    def _wake_from_store(self, number: int) -> None:
-        """Free a call that waits in the pool's store, again and again until it is over.
+    def _wake(self, number: int, ranks: list[int]) -> None:
+        """Free a call that waits in a collective, again and again until it is over.
 
-        It may only be on its way there: to connect takes as long as the machine is slow.
+        It may only be on its way there.
         """
-        if self._current == number:
-            later = threading.Timer(STORE_AGAIN, self._wake_from_store, (number,))
-            later.daemon = True
-            later.start()
+        self._again(self._wake, number, ranks)
         with self._turn:
-            if self._current == number:
+            if self._current == number and not wake.makes_group():
+                wake.shut_connections(ranks)
+
+    def _wake_from_store(self, number: int, all_join: bool) -> None:
+        """Free a call that waits in the pool's store, likewise.
+
+        Not where all ranks are about to join: they wait for nobody else, and one that left now
+        would be waited for.
+        """
+        self._again(self._wake_from_store, number, all_join)
+        with self._turn:
+            if self._current == number and not (all_join and self._joining):
                 # It is loaded: the main thread has connected by it.
                 sys.modules["spnb.parallel.pool.rendezvous"].forget_store()
                 wake.shut_connections([os.getppid()])
+
+    def _again(self, step: Callable[..., None], number: int, *args: Any) -> None:
+        """Take a step again in a while, unless the call is over."""
+        if self._current == number:
+            later = threading.Timer(WAKE_AGAIN, step, (number, *args))
+            later.daemon = True
+            later.start()
 
     def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
         """Interrupt the call that is cancelled, once; an idle worker is not interrupted at all."""
@@ -284,10 +386,3 @@ def _user_stack(frame: FrameType | None) -> str:
     own = [entry.filename == __file__ for entry in summary]
     first = len(own) - own[::-1].index(True) if True in own else 0
     return "".join(traceback.StackSummary.from_list(summary[first:]).format())
-
-
-def _flush() -> None:
-    """Push out what is printed, from Python and from compiled code."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    ctypes.CDLL(None).fflush(None)
