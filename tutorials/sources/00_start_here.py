@@ -510,8 +510,9 @@ pool
 #
 # ## References
 #
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
 # - C. Blundell et al.: *Weight Uncertainty in Neural Networks*,
 #   [arXiv 1505.05424](https://arxiv.org/abs/1505.05424), 2015.
 # - PyTorch: [torch.distributed](https://docs.pytorch.org/docs/stable/distributed.html), for ranks,

@@ -509,9 +509,11 @@ check.exercise_4(samples_needed)
 # ## Heat
 #
 # The loss has two parts: fit the data, and stay close to the prior. The **temperature** T weighs
-# the second: T = 1 is Bayes' rule, T < 1 (a *cold* posterior) trusts the data more than the rule
-# allows, T > 1 less. You will meet cold posteriors in papers on deep networks, because they often
-# score better there.
+# the second: T = 1 is Bayes' rule, T < 1 trusts the data more than the rule allows, as if each
+# measurement had been made 1/T times, T > 1 less. The likelihood is *tempered*: its power 1/T
+# stands where it stood. You will meet T < 1 in papers on deep networks, because it often scores
+# better there. A *cold posterior* (Wenzel et al., below) is a little more: the power 1/T of prior
+# and likelihood. With a normal prior that is the same but for the prior's variance, times T.
 #
 # **Predict:** what happens to the band as T goes to 0? Which network of this notebook do you get?
 
@@ -536,9 +538,9 @@ means = ", ".join(f"{b.mean():.2f} ppm at T = {t:g}" for t, b in sorted(heats.it
 figures.show(fig, alt=f"Epistemic standard deviation over time at three temperatures: {means}.")
 
 # %% [markdown]
-# **Explain.** Cold posteriors are narrow: at T = 0 nothing holds the standard deviations up, and
-# the plain network with its single line is back. Heat does not repair mean field either. It makes
-# the band wider or narrower, but does not open it *where* it should open.
+# **Explain.** At low temperatures the posterior is narrow: at T = 0 nothing holds the standard
+# deviations up, and the plain network with its single line is back. Heat does not repair mean field
+# either. It makes the band wider or narrower, but does not open it *where* it should open.
 
 # %% [markdown]
 # ## Explore

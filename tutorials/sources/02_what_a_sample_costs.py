@@ -655,7 +655,8 @@ pool.close()
 #   9.2: antithetic variables.
 # - C. Guo et al.: *On Calibration of Modern Neural Networks*,
 #   [arXiv 1706.04599](https://arxiv.org/abs/1706.04599), 2017: the expected calibration error.
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
 # - E. Alpaydin, C. Kaynak: *Optical Recognition of Handwritten Digits*, UCI Machine Learning
 #   Repository, 1998 (the data).

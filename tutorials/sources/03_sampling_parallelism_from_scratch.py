@@ -58,6 +58,7 @@ digits = datasets.digits()
 print(digits)
 print(digits.sentence)
 x, y = digits.train_x.double(), digits.train_y
+N = len(x)  # all training images
 pool = spnb.WorkerPool(2, idle_timeout=300)  # the two workers start while you read on
 
 # %% [markdown]
@@ -95,8 +96,10 @@ print(f"P = {P:,} weights; sample 5 of step 12 begins with {noise(12, 5)[:2].tol
 #
 # $$ L = \frac{1}{S} \sum_{s=1}^{S} \ell(w_s) \; + \; \frac{1}{N} \mathrm{KL}(q \,\|\, p). $$
 #
-# The first term asks each sample how badly it explains the batch. The second keeps the posterior q
-# near the prior p, here a standard normal; it does not depend on the samples at all.
+# The first term asks each sample how badly it explains the batch, on average over its rows. The
+# second keeps the posterior q near the prior p, here a standard normal; it does not depend on the
+# samples at all. N is the number of *all* training images, however few of them are in the batch:
+# over an epoch the KL then counts once. Divided by the batch's 128 it would count eleven times.
 #
 # **Predict:** which part of the next cell would you give to another worker?
 
@@ -113,7 +116,7 @@ def serial_gradient(mu, rho, x, y, num_samples, step=0):
     data_term = sum(
         F.cross_entropy(forward(mu + sigma * noise(step, s), x), y) for s in range(num_samples)
     )
-    loss = data_term / num_samples + divergence(mu, sigma) / len(x)
+    loss = data_term / num_samples + divergence(mu, sigma) / N
     return torch.cat(torch.autograd.grad(loss, (mu, rho)))
 
 
@@ -200,8 +203,8 @@ def part_of_rank(losses, kl, num_samples, num_data, world_size):
 # if every rank adds all of the KL?
 
 # %% [markdown] tags=["expected"]
-# With losses `[1, 2, 3]` on one rank and `[4]` on the other, a KL of 8 and N = 4, the parts add
-# up to 10/4 + 8/4 = 4.5.
+# With losses `[1, 2, 3]` on one rank and `[4]` on the other, a KL of 8 and N = 10, the parts add
+# up to 10/4 + 8/10 = 3.3.
 
 # %%
 check.exercise_2(part_of_rank)
@@ -231,7 +234,7 @@ def train(mu, rho, x, y, num_samples, steps, learning_rate=0.02):
         for s in mine:
             w = mu + sigma * noise(step, s)  # the sample owns its noise
             data_term = data_term + F.cross_entropy(forward(w, x[rows]), y[rows])
-        loss = data_term / num_samples + divergence(mu, sigma) / len(x) / world_size
+        loss = data_term / num_samples + divergence(mu, sigma) / N / world_size
         parts = [*torch.autograd.grad(loss, (mu, rho)), loss.detach().view(1)]
         message = torch.cat(parts)
         if parallel:
@@ -282,6 +285,9 @@ print(f"each rank handed {8 * (2 * P + 1):,} bytes to the all-reduce in every st
 # - **sum for mean**: each rank takes the mean over its own samples, and the means are summed.
 # - **KL on every rank**: each rank adds the whole KL term. With two ranks it is counted twice.
 # - **integer division**: each rank does `S // W` samples. What is left over is silently forgotten.
+#
+# (For this cell and the lamp below the batch is all the data there are, N = 128: the KL is then
+# large enough to be seen in the figures.)
 #
 # **Predict** for each: is the gradient W times too long, or tilted, or merely noisier?
 
@@ -358,8 +364,9 @@ check.exercise_3(combine)
 #
 # Now write the gradient of one step yourself, from an empty function. It runs on every rank of
 # the pool, and every rank must return the whole gradient: `torch.cat` of the gradients of `mu`
-# and `rho`. Start from `serial_gradient` above; `noise`, `forward` and `divergence` are there for
-# you. The checker runs it on both workers with 7 samples, and knows the mistakes by name.
+# and `rho`. `x` and `y` are a batch. Start from `serial_gradient` above; `noise`, `forward`,
+# `divergence` and `N` are there for you. The checker runs it on both workers with 7 samples, and
+# knows the mistakes by name.
 
 
 # %% tags=["exercise"]
@@ -374,7 +381,7 @@ def my_gradient(mu, rho, x, y, num_samples, step):
         F.cross_entropy(forward(mu + sigma * noise(step, s), x), y)
         for s in range(rank, num_samples, world_size)
     )
-    loss = data_term / num_samples + divergence(mu, sigma) / len(x) / world_size
+    loss = data_term / num_samples + divergence(mu, sigma) / N / world_size
     gradient = torch.cat(torch.autograd.grad(loss, (mu, rho)))
     dist.all_reduce(gradient)
     # END SOLUTION
@@ -389,7 +396,7 @@ def my_gradient(mu, rho, x, y, num_samples, step):
 # The largest difference from `serial_gradient` is below 1e-12 on both ranks.
 
 # %%
-check.exercise_4(my_gradient, serial_gradient, (mu, rho, *batch), pool)
+check.exercise_4(my_gradient, serial_gradient, (mu, rho, *batch), N, pool)
 
 # %% [markdown]
 # ## The same with spnb
@@ -568,8 +575,9 @@ for samples in (8, 3, 1):
 #
 # ## References
 #
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
 # - C. Blundell et al.: *Weight Uncertainty in Neural Networks*,
 #   [arXiv 1505.05424](https://arxiv.org/abs/1505.05424), 2015: the loss and the noise of a sample.
 # - D. P. Kingma, M. Welling: *Auto-Encoding Variational Bayes*,

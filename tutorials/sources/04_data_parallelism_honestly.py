@@ -57,6 +57,7 @@ print(provenance(SEED))
 # For a Bayesian net the loss of some rows needs S draws of the weights. We write it the way that
 # a user of plain PyTorch would: a loop over the samples, and autograd does the rest. The line with
 # the `Key` is the one from notebook 03: sample s of this step has the same noise whoever draws it.
+# And the KL is divided by N, the number of *all* training images, not of those in the batch.
 #
 # **Predict:** in notebook 03 each rank added 1/W of the KL. Here every rank adds all of it. Why is
 # that right?
@@ -80,9 +81,9 @@ class RankLoss(torch.nn.Module):
         return data_term / self.num_samples + posterior.divergence(prepared) / self.num_data
 
 
-def ddp_gradient(posterior, x, y, num_samples):
+def ddp_gradient(posterior, x, y, num_samples, num_data):
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    model = DistributedDataParallel(RankLoss(posterior, num_samples, len(x)))
+    model = DistributedDataParallel(RankLoss(posterior, num_samples, num_data))
     mine = x.tensor_split(world_size)[rank], y.tensor_split(world_size)[rank]
     model(*mine, step=0).backward()  # and averages
     return {name: parameter.grad for name, parameter in posterior.named_parameters()}
@@ -93,7 +94,9 @@ def ddp_gradient(posterior, x, y, num_samples):
 # ranks' parts were *summed*.)
 #
 # Now the proof, in double precision. Serial, spnb's data layout and DDP compute the gradient of the
-# same batch, with the same draws. First 128 rows, then one row less.
+# same batch, with the same draws. First 128 rows, then one row less. (`spnb.gradients` takes its
+# batch for all the data there are, and would divide the KL by its rows. So we weigh the KL, by the
+# temperature, with rows / N. What is left is KL / N, as in a step of training.)
 #
 # **Predict:** 127 rows are 64 and 63. Who stumbles?
 
@@ -105,6 +108,7 @@ print(digits, digits.sentence, sep="\n")
 torch.manual_seed(SEED)
 exact = spnb.MeanField(spnb.BayesianModel(mlp((64, 32, 10)).double()), init_scale=0.05)
 x, y = digits.train_x.double(), digits.train_y
+N = len(x)  # all training images
 
 
 def apart(found, expected):
@@ -113,12 +117,14 @@ def apart(found, expected):
     return (max(gaps) / max(g.abs().max() for g in expected.values())).item()
 
 
+# %%
 off = {}
 for rows in (128, 127):
     batch = (x[:rows], y[:rows])
-    serial = spnb.gradients(exact, batch, num_samples=8)
-    shared = pool.run(spnb.gradients, exact, batch, layout=spnb.Layout(data=2), num_samples=8)[0]
-    ddp = pool.run(ddp_gradient, exact, *batch, 8)[0]
+    how = {"num_samples": 8, "objective": spnb.ELBO(temperature=rows / N)}
+    serial = spnb.gradients(exact, batch, **how)
+    shared = pool.run(spnb.gradients, exact, batch, layout=spnb.Layout(data=2), **how)[0]
+    ddp = pool.run(ddp_gradient, exact, *batch, 8, N)[0]
     off[rows] = apart(shared, serial), apart(ddp, shared)
     print(f"{rows} rows: data layout off serial by {off[rows][0]:.1e}, ", end="")
     print(f"DDP off the data layout by {off[rows][1]:.1e}")
@@ -216,7 +222,7 @@ def ddp_training(posterior, data, num_samples):
     """Training with DDP on this rank's rows: returns the function that takes one step."""
     rank, world_size = dist.get_rank(), dist.get_world_size()
     x, y = (part.tensor_split(world_size)[rank] for part in data)
-    loss = RankLoss(posterior, num_samples, len(data[0]))
+    loss = RankLoss(posterior, num_samples, len(data[0]))  # in a race the batch is all the data
     model = DistributedDataParallel(loss, gradient_as_bucket_view=True, forward_sync_buffers=False)
     optimizer, steps = adam(posterior, learning_rate=1e-3), itertools.count()  # as spnb.fit has it
 
@@ -411,9 +417,11 @@ figures.show(fig, alt=f"Efficiencies: {cost}. Noise against one rank: {gain}.")
 # Own draws halve the variance whatever its source. That is no luck but a rule: the mean of two
 # independent gradients. So here is an honest point for data parallelism: a DDP program whose ranks
 # draw *different* weights is right, too, and at the same price its gradient is quieter than that of
-# spnb's data layout. What it gives up is that all layouts compute the same training. It can be
-# compared with no serial run, its result depends on the number of ranks, and a mistake like those
-# of notebook 03 has a place to hide. `spnb` chose to be checkable.
+# spnb's data layout. What it gives up is that all layouts compute the same training: its result
+# depends on how many ranks there are. A serial run could still follow it, if noise belonged to a
+# sample *and* a block of rows: it would draw anew for each block. Programs that seed each rank by
+# its number have no such run to be compared with, and a mistake like those of notebook 03 has a
+# place to hide. `spnb` lets all rows of a step share their draws, and chose to be checkable.
 #
 # And do not forget that a larger batch is another training: with twice the rows there are half as
 # many updates in an epoch, and the learning rate may have to follow. More samples change nothing
@@ -672,8 +680,9 @@ check.exercise_4(choose)
 #
 # ## References
 #
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
 # - S. Li et al.: *PyTorch Distributed: Experiences on Accelerating Data Parallel Training*,
 #   [arXiv 2006.15704](https://arxiv.org/abs/2006.15704), 2020.
 # - G. M. Amdahl: *Validity of the single processor approach to achieving large scale computing

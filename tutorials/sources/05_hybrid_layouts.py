@@ -695,8 +695,9 @@ planner
 #
 # ## References
 #
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
 # - R. W. Hockney: *The communication challenge for MPP*, Parallel Computing 20, 1994: α and β.
 # - R. Thakur, R. Rabenseifner, W. Gropp: *Optimization of Collective Communication Operations in
 #   MPICH*, International Journal of High Performance Computing Applications 19, 2005.

@@ -594,7 +594,7 @@ print(f"predictions of S = 64: {64 * 512 * 10 * 8 / 1e6:.1f} MB")
 def combined(posterior, x, y, num_samples, factor, kl_factor, average):
     """The loss that a rank reports, and the gradient that all of them step along."""
     loss, gradient = own_part(posterior, nll, x, y, num_samples)
-    kl = posterior.divergence(posterior.prepare()) / len(x)
+    kl = posterior.divergence(posterior.prepare()) / len(x)  # the batch counts as all the data
     of_kl = torch.cat(torch.autograd.grad(kl, [posterior.loc, posterior.rho]))
     gradient = factor * gradient + kl_factor * of_kl
     dist.all_reduce(gradient)
@@ -793,9 +793,10 @@ figures.show(fig, alt="Test NLL and spread between the samples. " + " ".join(
 #
 # ## References
 #
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026:
-#   the averaging, and that it is approximate for losses like these.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026: the averaging, and that it is
+#   approximate for losses like these.
 # - J. M. Hernández-Lobato et al.: *Black-Box α-Divergence Minimization*,
 #   [arXiv 1511.03243](https://arxiv.org/abs/1511.03243), 2016.
 # - T. Gneiting, A. E. Raftery: *Strictly Proper Scoring Rules, Prediction, and Estimation*, Journal
@@ -807,6 +808,7 @@ figures.show(fig, alt="Test NLL and spread between the samples. " + " ".join(
 #   the Misspecified Bayesian Regime*, [arXiv 2010.09629](https://arxiv.org/abs/2010.09629), 2020:
 #   a loss of m samples lies between the ELBO and the predictive NLL, and may be chosen on purpose.
 # - F. Wenzel et al.: *How Good is the Bayes Posterior in Deep Neural Networks Really?*,
-#   [arXiv 2002.02405](https://arxiv.org/abs/2002.02405), 2020: temperatures below 1.
+#   [arXiv 2002.02405](https://arxiv.org/abs/2002.02405), 2020: temperatures below 1, there of the
+#   whole posterior, prior included.
 # - E. Alpaydin, C. Kaynak: *Optical Recognition of Handwritten Digits*, UCI Machine Learning
 #   Repository, 1998 (the data).

@@ -269,8 +269,8 @@ print(f"Neighbours 2.5° apart correlate by {alike:.2f}. The {near.shape[1]:,} p
 
 # %% [markdown]
 # The likelihood does not know that. It counts every point as news of its own, and would be far too
-# sure. A **temperature** above 1 takes it back, as if so many times fewer points were there. The
-# value in the first cell was chosen on the validation part.
+# sure. A **temperature** above 1 takes it back, as if so many times fewer points were there. It was
+# chosen on the validation part, as T = 30: a prior thirty times as heavy as Bayes' rule has it.
 #
 # ## Does it know how good it is?
 #
@@ -477,8 +477,8 @@ memory_budget(footprints, ranks=8, samples=16, rows=B)
 # large Bayesian network with many samples fits on no single GPU, and sharing the samples brings it
 # onto eight. But samples do not *have* to be held at once. Evaluated one after the other, they
 # share the same memory, and one large card is enough. Then eight GPUs do not make it *possible*.
-# They make it eight times *faster*. And what no layout here cuts are the 9 numbers for each weight:
-# every rank holds all of them.
+# They make it *faster*, at best eight times. And what no layout here cuts are the 9 numbers for
+# each weight: every rank holds all of them.
 #
 # (Counted for eight GPUs, not run on them. One H100 has been asked. With four samples of the large
 # network and sixteen maps it held 12.6 GB one after the other, and 22.6 GB with kept graphs. The
@@ -536,5 +536,6 @@ pool.close()
 # - V. Fortin et al.: *Why Should Ensemble Spread Match the RMSE of the Ensemble Mean?*, Journal of
 #   Hydrometeorology 15, 2014.
 # - S. Rasp et al.: *WeatherBench 2*, [arXiv 2308.15560](https://arxiv.org/abs/2308.15560), 2024.
-# - D. Özdemir, A. Heyen, A. Weyrauch, A. Streit, M. Götz, C. Debus: *Sampling Parallelism for Fast
-#   and Efficient Bayesian Learning*, [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+#   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.

@@ -576,7 +576,8 @@ folder.cleanup()
 #
 # ## References
 #
-# - M. A. Özdemir et al.: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
+# - Asena Karolin Özdemir, Lars H. Heyen, Arvid Weyrauch, Achim Streit, Markus Götz, Charlotte
+#   Debus: *Sampling Parallelism for Fast and Efficient Bayesian Learning*,
 #   [arXiv 2604.04736](https://arxiv.org/abs/2604.04736), 2026.
 # - PyTorch: [torchrun (Elastic Launch)](https://docs.pytorch.org/docs/stable/elastic/run.html).
 # - S. Rajbhandari et al.: *ZeRO: Memory Optimizations Toward Training Trillion Parameter Models*,

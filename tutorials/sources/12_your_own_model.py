@@ -428,26 +428,27 @@ troubles["exploding KL"] = (
 # The same happens to a network that was trained before, on inputs of another scale: look at its
 # weights before you choose the prior.
 #
-# ### 5. Cold posteriors
+# ### 5. Too modest at temperature 1
 #
-# **On purpose:** Bayes' rule. At a temperature of 1 deep networks are often too modest, and a
-# *cold* posterior, T < 1, scores better. Why is still debated: priors over weights that nobody
-# believes in, labels that are cleaner than the likelihood thinks, and mean field itself all play a
-# part. So treat T as what it is, something to choose by *validation*.
+# **On purpose:** Bayes' rule. At a temperature of 1 deep networks are often too modest, and T < 1
+# scores better. Here T weighs the KL, which tempers the likelihood alone; papers on *cold
+# posteriors* temper the prior as well. Why it helps is still debated: priors over weights that
+# nobody believes in, labels that are cleaner than the likelihood thinks, and mean field itself all
+# play a part. So treat T as what it is, something to choose by *validation*.
 #
 # **Predict:** what will the curve of the NLL over T look like?
 
 # %%
 heats = (0.01, 0.03, 0.1, 0.3, 1.0)
-cold, nll = {}, {"validation": [], "test": []}
+seen, nll = {}, {"validation": [], "test": []}
 for t in heats:
     run = pool.run(spnb.fit, spnb.MeanField(make_model()), train, layout=spnb.Layout(sample=2),
                    objective=spnb.ELBO(temperature=t), **usual)[0]
-    cold[t] = symptoms(run, train, test)
+    seen[t] = symptoms(run, train, test)
     nll["validation"].append(spnb.score(run.posterior, valid, seed=SEED)["nll"])
-    nll["test"].append(cold[t].scores["nll"])
+    nll["test"].append(seen[t].scores["nll"])
 best = heats[min(range(len(heats)), key=lambda i: nll["validation"][i])]
-troubles["too modest"] = cold[1.0], cold[best]
+troubles["too modest"] = seen[1.0], seen[best]
 
 fig, ax = figures.new(6.0, 3.0)
 for i, (part, values) in enumerate(nll.items()):
@@ -460,9 +461,9 @@ figures.show(fig, alt=f"NLL over temperature. Validation is best at T = {best}; 
              + ", ".join(f"{v:.3f} at T = {t}" for t, v in zip(heats, nll["test"], strict=True)))
 
 # %% [markdown]
-# **Explain.** Warm is too modest, icy is a plain network again and too sure; the best lies between.
-# Its place depends on the network and the data, and with a hundred tumours it is only roughly
-# known. What you then have is no longer the posterior of Bayes' rule. Say so in the report.
+# **Explain.** T = 1 is too modest, T near 0 a plain network again and too sure; the best lies
+# between. Its place depends on the network and the data, and with a hundred tumours it is only
+# roughly known. What you then have is no longer the posterior of Bayes' rule. Say so in the report.
 #
 # ### Exercise 3 · difficulty 2/5 · 8 minutes
 # Which weights have learned something? The KL of each weight tells. Write it for normals: the

@@ -69,7 +69,7 @@ def exercise_1(my_samples: Callable[[int, int, int], Sequence[int]]) -> str:
 def exercise_2(part_of_rank: Callable[..., Any]) -> str:
     """One rank's part of the loss."""
     shares = [torch.tensor([1.0, 2.0, 3.0]), torch.tensor([4.0])]
-    kl, num_data, num_samples, world_size = torch.tensor(8.0), 4, 4, 2
+    kl, num_data, num_samples, world_size = torch.tensor(8.0), 10, 4, 2
     parts = [part_of_rank(losses, kl, num_samples, num_data, world_size) for losses in shares]
     if any(part is None for part in parts):
         raise Wrong("no-return", "the function returns nothing: is a `return` missing?")
@@ -104,6 +104,11 @@ def exercise_2(part_of_rank: Callable[..., Any]) -> str:
             "the data term is a sum over samples, not a mean: divide by num_samples",
         ),
         (data + kl, "kl-not-divided", "the KL is not divided by N"),
+        (
+            data + kl / num_samples,
+            "kl-by-samples",
+            "the KL is divided by S, the number of samples: N is the number of training images",
+        ),
         (
             data + world_size * kl,
             "kl-not-divided-and-counted-twice",
@@ -166,14 +171,17 @@ def exercise_4(
     my_gradient: Callable[..., Any],
     serial_gradient: Callable[..., Tensor],
     inputs: Inputs,
+    num_data: int,
     pool: WorkerPool,
 ) -> str:
-    """The parallel gradient, on the live ranks."""
+    """The parallel gradient of a batch out of N rows, on the live ranks."""
     num_samples, step = 7, 3
     expected = serial_gradient(*inputs, num_samples, step)
     answers = pool.run(my_gradient, *inputs, num_samples, step)
     for rank, answer in enumerate(answers):
-        mistakes = wrong_gradients(serial_gradient, inputs, num_samples, step, pool.size, rank)
+        mistakes = wrong_gradients(
+            serial_gradient, inputs, num_data, num_samples, step, pool.size, rank
+        )
         close(answer, expected, mistakes, rtol=1e-9, atol=1e-12, what=f"rank {rank}'s gradient")
     gap = max((answer - expected).abs().max().item() for answer in answers)
     return f"largest difference from serial {gap:.1e}, on both ranks"

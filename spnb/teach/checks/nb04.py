@@ -64,6 +64,11 @@ def exercise_1(ddp_loss: Callable[..., Any]) -> str:
         (data, "kl-missing", "the KL is missing"),
         (data + kl, "kl-not-divided", "the KL is not divided by N"),
         (
+            data + kl / batch_size,
+            "kl-by-batch",
+            "the KL is divided by B, the rows of the batch: N is the number of training images",
+        ),
+        (
             num_samples * data + prior,
             "samples-not-averaged",
             "the mean over the samples is missing: divide by S",

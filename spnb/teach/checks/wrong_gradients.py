@@ -19,13 +19,24 @@ Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 def wrong_gradients(
     serial_gradient: Callable[..., Tensor],
     inputs: Inputs,
+    num_data: int,
     num_samples: int,
     step: int,
     world_size: int,
     rank: int,
 ) -> Iterator[tuple[Tensor, str, str]]:
-    """What the likely mistakes would give, however the samples are shared out."""
-    prior = _prior_gradient(*inputs[:2], len(inputs[2]))
+    """What the likely mistakes would give, however the samples are shared out.
+
+    Args:
+        serial_gradient: ``(mu, rho, x, y, num_samples, step)``.
+        inputs: of it; x and y are a batch.
+        num_data: N, by which the KL is divided.
+        num_samples: S.
+        step: index of the step.
+        world_size: number of ranks.
+        rank: whose answer it is.
+    """
+    prior, rows = _prior_gradient(*inputs[:2], num_data), len(inputs[2])
     sums = [torch.zeros_like(prior)]  # over the first samples
     for count in range(1, num_samples + 1):
         sums.append(count * (serial_gradient(*inputs, count, step) - prior))
@@ -37,6 +48,12 @@ def wrong_gradients(
         "every rank adds the whole KL, so it is counted twice",
     )
     yield data, "kl-missing", "the KL is missing"
+    yield (
+        data + num_data / rows * prior,
+        "kl-by-batch",
+        f"the KL is divided by the {rows} rows of the batch instead of N = {num_data}: in training "
+        "it would count too much",
+    )
     yield (
         data + prior / world_size,
         "kl-not-summed",

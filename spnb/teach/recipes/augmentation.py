@@ -7,8 +7,12 @@ ways are trained with the same budget: as many steps, samples and rows, from the
 weights, with the same noise; only `views` differs. Each seed is one pair of runs, so that the
 difference of a pair is free of what the seed does to both.
 
-The targets are set by a rule that does not look at the difference: parts of the best accuracy that
-the shared views reach on average.
+The targets are parts of the best accuracy that the shared views reach on average. That rule was
+fixed beforehand and does not look at the difference. But accuracy is that on test images after each
+epoch, so where the targets lie is read from the same curves that are judged by them.
+
+What is missing: a control with plain networks that see as many views of a row in a step, by a batch
+that holds the row several times.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import json
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, Protocol
 
 from matplotlib.figure import Figure
@@ -19,7 +18,7 @@ from matplotlib.figure import Figure
 from spnb.parallel.collectives import world
 from spnb.parallel.layout import Layout
 from spnb.parallel.pool import WorkerPool
-from spnb.teach import figures, passport, scale
+from spnb.teach import figures, passport, scale, terminal
 
 RECORDS = Path(__file__).parents[3] / "docs"
 """Where results of large runs lie, in a checkout of the repository."""
@@ -115,17 +114,20 @@ def execute(
     Raises:
         ValueError: no such recipe or scale, a layout that does not fit, or a folder that cannot be
             written to.
+        OSError: the folder can no longer be written to when the work is done; the result has been
+            printed by then.
     """
     chosen = recipe(name)
-    size = size or scale.name()
+    size = scale.name() if size is None else size
     if size not in chosen.SETTINGS:
         raise ValueError(f"'{size}' is no scale; there are {', '.join(chosen.SETTINGS)}.")
     if ranks < 1:
         raise ValueError(f"ranks={ranks} must be at least 1.")
     settings = chosen.SETTINGS[size]
     rank, started = world()
+    names = [f"{name}.{ending}" for ending in ("json", "png")]
     if rank == 0:  # before any work, which might be hours
-        _check_writable(folder)
+        terminal.check_writable(folder, *names)
     size_of_world = started if started > 1 else ranks
     layout = (layout or Layout(sample=-1)).resolve(size_of_world)
     if started > 1 or ranks == 1:
@@ -142,18 +144,10 @@ def execute(
         **result,
     }
     if rank == 0:
-        paths = [folder / f"{name}.{ending}" for ending in ("json", "png")]
-        paths[0].write_text(json.dumps(record, indent=2) + "\n")
+        print(f"{chosen.describe(record)}\n")
         figure = chosen.draw(record)
         figures.footnote(figure, record["provenance"])
-        paths[1].write_bytes(figures.png(figure))
-        print(f"{chosen.describe(record)}\n\nWrote {paths[0]} and {paths[1]}.")
+        text = json.dumps(record, indent=2) + "\n"
+        files = dict(zip(names, (text.encode(), figures.png(figure)), strict=True))
+        print(terminal.write(folder, files))
     return record
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(f"Results cannot be written to {folder}: {error.strerror}.") from None

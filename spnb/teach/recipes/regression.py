@@ -2,7 +2,8 @@
 
 442 patients, ten measurements each, and how far the disease went within a year (Efron et al. 2004;
 inside scikit-learn). Beside the networks stands a linear model with its exact posterior. Any other
-table is one call, `spnb.teach.regression.benchmark(x, y)`.
+table is one call, `spnb.teach.regression.benchmark(x, y)`. Standard errors are the corrected ones
+for splits that overlap (`spnb.teach.regression.summary`).
 """
 
 from __future__ import annotations
@@ -52,28 +53,63 @@ def diabetes() -> tuple[Tensor, Tensor]:
 
 
 def run(settings: Settings, layout: Layout | None = None) -> dict[str, Any]:
-    """Judge all methods on all splits; called on every rank."""
+    """Judge all methods on all splits; called on every rank.
+
+    Raises:
+        ValueError: there are too few splits for a standard error.
+    """
+    if settings.splits < 2:
+        raise ValueError(f"splits={settings.splits} must be at least 2, for a standard error.")
     fields = {name: value for name, value in asdict(settings).items() if name != "methods"}
-    by_split = benchmark(*diabetes(), settings.methods, Protocol(**fields), layout)
-    plain = torch.tensor(by_split[PLAIN]["log_likelihood"])
-    scores = {}
+    x, y = diabetes()
+    protocol = Protocol(**fields)
+    by_split = benchmark(x, y, settings.methods, protocol, layout)
+    overlap = protocol.overlap(len(x))
+    return {
+        "data": "diabetes, 442 patients",
+        "splits": by_split,
+        "overlap": overlap,
+        "scores": score_table(by_split, overlap),
+    }
+
+
+def score_table(
+    by_split: dict[str, dict[str, list[float]]], overlap: float
+) -> dict[str, dict[str, float]]:
+    """Means and standard errors of each method, and of what it gains over the plain network.
+
+    Args:
+        by_split: what `benchmark` found.
+        overlap: test rows over training rows.
+
+    Returns:
+        By method ``rmse``, ``log_likelihood`` and ``gained``, the log-likelihood less that of the
+        plain network on the same split; beside each its standard error, as in ``rmse_error``.
+    """
+    plain = by_split[PLAIN]["log_likelihood"]
+    table = {}
     for method, found in by_split.items():
-        gained = (torch.tensor(found["log_likelihood"]) - plain).tolist()
-        scores[method] = {
-            name: value
-            for key, values in (*found.items(), ("gained", gained))
-            if key != "gain"
-            for name, value in zip((key, f"{key}_error"), summary(values), strict=True)
+        values = {
+            "rmse": found["rmse"],
+            "log_likelihood": found["log_likelihood"],
+            "gained": [a - b for a, b in zip(found["log_likelihood"], plain, strict=True)],
         }
-    return {"data": "diabetes, 442 patients", "splits": by_split, "scores": scores}
+        table[method] = {
+            key: value
+            for name, over_splits in values.items()
+            for key, value in zip(
+                (name, f"{name}_error"), summary(over_splits, overlap), strict=True
+            )
+        }
+    return table
 
 
 def describe(result: dict[str, Any]) -> str:
-    """Mean and standard error over the splits, one line a method."""
+    """Mean and corrected standard error over the splits, one line a method."""
     width = max(map(len, result["scores"]))
     count = len(result["splits"][PLAIN]["rmse"])
     lines = [
-        f"{result['data']}, {count} splits; mean ± standard error",
+        f"{result['data']}, {count} splits; mean ± corrected standard error",
         f"{'':<{width}}  {'RMSE':>14}  log-likelihood (nats)  more than {PLAIN}, by split",
     ]
     for method, found in result["scores"].items():
@@ -96,7 +132,7 @@ def draw(result: dict[str, Any]) -> Figure:
     right.set(xlabel=f"nats a row more than '{PLAIN}', larger is better")
     right.set_title("Test log-likelihood, compared on each split")
     count = len(result["splits"][PLAIN]["rmse"])
-    figure.suptitle(f"{result['data']}: mean ± standard error over {count} random splits")
+    figure.suptitle(f"{result['data']}: mean ± corrected standard error over {count} random splits")
     return figure
 
 

@@ -64,7 +64,8 @@ class Settings:
         learning_rate: Adam's.
         warmup: share of the steps over which it rises.
         init_scale: initial standard deviation of the weights.
-        temperature: of the posterior.
+        temperature: T, the weight of the divergence from the prior, which tempers the likelihood
+            (see `spnb.ELBO`).
         gain: width of the prior, in units of the usual initialisation.
         seed: of everything.
     """

@@ -44,14 +44,17 @@ def test_the_same_initial_weights_every_time() -> None:
 @pytest.mark.slow
 @pytest.mark.pool
 def test_ranks_agree_and_leave_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = replace(images.SETTINGS["ci"], num_train=200, epochs=1, num_samples=3, test_samples=4)
+    small = replace(
+        images.SETTINGS["ci"], num_train=200, epochs=2, stopped=1, num_samples=3, test_samples=4
+    )
     monkeypatch.setitem(images.SETTINGS, "ci", small)
     alone = execute("images", "ci", folder=tmp_path / "alone")
     shared = execute("images", "ci", ranks=2, folder=tmp_path / "shared")
     assert shared["layout"] == "sample=2 × data=1"
     for who, found in alone["scores"].items():
         assert shared["scores"][who] == pytest.approx(found, abs=2e-3)
-    assert set(alone["scores"]) == {"Bayesian", "plain"}
+    assert set(alone["scores"]) == {"Bayesian", "plain", "plain, 1 epochs"}
+    assert alone["scores"]["plain"] != alone["scores"]["plain, 1 epochs"]
     record = json.loads((tmp_path / "alone" / "images.json").read_text())
     assert record["scores"] == alone["scores"] and record["settings"]["num_train"] == 200
     assert "subset" in record["data"] and "hands" in record["strangers"]

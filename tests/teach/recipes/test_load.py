@@ -59,6 +59,20 @@ def test_a_result_holds_all_contenders_and_a_week(result: dict[str, Any]) -> Non
 
 
 @needs_data
+def test_a_run_with_several_seeds_holds_the_scores_of_each(result: dict[str, Any]) -> None:
+    """Each as if it had run alone; what has no weights to draw is scored once."""
+    several = load.run(replace(SMALL, repeats=2))
+    assert several["scores"] == result["scores"] and several["loss"] == result["loss"]
+    second = load.run(replace(SMALL, seed=1))
+    assert set(several["by_seed"]) == set(load.NETWORKS)
+    for who, found in several["by_seed"].items():
+        for name, values in found.items():
+            assert values == [result["scores"][who][name], second["scores"][who][name]]
+    assert several["by_seed"][load.BAYESIAN]["crps"][0] != second["scores"][load.BAYESIAN]["crps"]
+    assert "CRPS (MW) with 2 seeds" in load.describe(several)
+
+
+@needs_data
 def test_a_result_is_drawn_and_described(result: dict[str, Any]) -> None:
     figure = load.draw(result)
     assert figures.png(figure).startswith(b"\x89PNG")
